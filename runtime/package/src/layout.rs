@@ -1,0 +1,300 @@
+//! A package as an OCI image layout, a folder or its tar, read in place.
+//!
+//! ```text
+//! index.json -> image index -> manifest of one platform -> config
+//!                                                       -> layers -> files
+//! ```
+//!
+//! Documents and the layers that hold code are hashed when they are opened. Weights
+//! are not: they are large, and a start must not read them; [`verify`] does.
+
+mod blobs;
+mod choose;
+mod error;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::blob::Blob;
+use crate::digest::Digest;
+use crate::manifest::{FileRole, Manifest};
+use crate::mistakes::ManifestErrors;
+use crate::names::RelPath;
+use crate::oci::{self, Descriptor};
+use crate::parse::{MANIFEST_FILE, MAX_MANIFEST_LEN, parse};
+use crate::tarslice::{self, Entry, EntryKind};
+
+use blobs::Blobs;
+pub use error::LayoutError;
+
+/// Most layers of an image: overlay file systems stop near here.
+const MAX_LAYERS: usize = 127;
+
+/// One layer, for people.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Layer {
+    pub role: LayerRole,
+    /// Bytes of its tar; of its files when it was not packed yet.
+    pub size: u64,
+    /// None when it was not packed yet.
+    pub digest: Option<Digest>,
+    pub files: Vec<String>,
+}
+
+/// What a layer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerRole {
+    /// The manifest, the component and other small files.
+    Code,
+    /// Only weights.
+    Weights,
+}
+
+/// A layer and where it lies.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredLayer {
+    pub(crate) layer: Layer,
+    blob: Blob,
+}
+
+pub(crate) type Files = BTreeMap<RelPath, Blob>;
+
+/// What a layout holds.
+pub(crate) struct Opened {
+    pub(crate) manifest: Manifest,
+    /// Of the image index, or of the manifest where there is no index.
+    pub(crate) digest: Digest,
+    pub(crate) files: Files,
+    pub(crate) layers: Vec<StoredLayer>,
+}
+
+/// Why a layout was not opened.
+pub(crate) enum Fault {
+    /// It is something else.
+    NotALayout,
+    Manifest(ManifestErrors),
+    Layout(LayoutError),
+}
+
+/// Which layer each file comes from, and where it is.
+type Places = BTreeMap<RelPath, (usize, Blob)>;
+
+/// Open a folder with an `oci-layout`.
+pub(crate) fn open_folder(root: &Path) -> Result<Opened, Fault> {
+    open(&Blobs::folder(root)?, root)
+}
+
+/// Open the tar of a layout.
+pub(crate) fn open_tar(path: &Path) -> Result<Opened, Fault> {
+    open(&Blobs::tar(path)?, path)
+}
+
+/// Whether a file is the tar of a layout, whole or not.
+pub(crate) fn is_tar_of_layout(path: &Path) -> bool {
+    Blobs::tar(path).is_ok()
+}
+
+/// Hash all layers and all files with a recorded digest.
+pub(crate) fn verify(layers: &[StoredLayer], files: &Files) -> Result<(), LayoutError> {
+    for StoredLayer { layer, blob } in layers {
+        check_layer(layer.digest, blob)?;
+    }
+    for (path, blob) in files {
+        check(blob.digest, blob, || format!("file `{path}`"))?;
+    }
+    Ok(())
+}
+
+fn open(blobs: &Blobs, path: &Path) -> Result<Opened, Fault> {
+    blobs.check_marker()?;
+    let chosen = choose::image(blobs)?;
+    let image: oci::Image = blobs.json(&chosen.manifest, "manifest")?;
+    check_config(blobs, &image)?;
+    let stored = image.layers.iter().map(|layer| Ok((layer, find_layer(blobs, layer)?)));
+    let stored = stored.collect::<Result<Vec<_>, LayoutError>>()?;
+    let places = places(&stored)?;
+    let mut hashed = BTreeSet::new();
+    let manifest = read_manifest(&stored, &places, &mut hashed, path)?;
+    check_code(&stored, &places, &manifest, &mut hashed)?;
+    let layers = summaries(stored, &places, &manifest);
+    let files = places.into_iter().map(|(path, (_, blob))| (path, blob)).collect();
+    Ok(Opened { manifest, digest: chosen.digest, files, layers })
+}
+
+/// The config must describe the same layers: containerd unpacks by it.
+fn check_config(blobs: &Blobs, image: &oci::Image) -> Result<(), LayoutError> {
+    if image.layers.len() > MAX_LAYERS {
+        return Err(LayoutError::TooManyLayers { count: image.layers.len(), most: MAX_LAYERS });
+    }
+    let config: oci::Config = blobs.json(&image.config, "image config")?;
+    let same = image.layers.iter().map(|layer| layer.digest).eq(config.rootfs.diff_ids);
+    // Layers that are compressed have other digests, and their own error.
+    let plain = image.layers.iter().all(|layer| layer_form(layer).is_ok());
+    if plain && !same {
+        return Err(LayoutError::Disagree);
+    }
+    Ok(())
+}
+
+fn find_layer(blobs: &Blobs, layer: &Descriptor) -> Result<Blob, LayoutError> {
+    layer_form(layer)?;
+    blobs.find(layer, "layer")
+}
+
+fn layer_form(layer: &Descriptor) -> Result<(), LayoutError> {
+    let media_type = layer.media_type.as_str();
+    if matches!(media_type, oci::LAYER | oci::DOCKER_LAYER) {
+        return Ok(());
+    }
+    let compressed = [".gzip", "+gzip", "+zstd"].iter().any(|end| media_type.ends_with(end));
+    let media_type = media_type.to_owned();
+    Err(match compressed {
+        true => LayoutError::CompressedLayer { media_type },
+        false => LayoutError::MediaType { what: "layer", media_type },
+    })
+}
+
+/// Index all layers; a file of a later layer hides one of an earlier, as in a container.
+fn places(stored: &[(&Descriptor, Blob)]) -> Result<Places, LayoutError> {
+    let mut places = Places::new();
+    for (number, (descriptor, blob)) in stored.iter().enumerate() {
+        let entries = tarslice::entries(blob);
+        let entries = entries.map_err(|source| LayoutError::Tar { what: "layer", source })?;
+        let digests = recorded_digests(descriptor);
+        for entry in entries {
+            let Some(path) = file_path(&entry)? else { continue };
+            let digest = digests.get(path.as_str()).copied();
+            let Entry { offset, len, .. } = entry;
+            let file = Blob { path: blob.path.clone(), offset, len, digest };
+            places.insert(path, (number, file));
+        }
+    }
+    Ok(places)
+}
+
+/// The path of an ordinary file; none for a directory.
+fn file_path(entry: &Entry) -> Result<Option<RelPath>, LayoutError> {
+    let refuse = |fault| Err(LayoutError::Entry { name: entry.name.clone(), fault });
+    let name = entry.name.trim_start_matches("./");
+    match entry.kind {
+        EntryKind::Directory if matches!(name, "" | "." | "/") => return Ok(None),
+        EntryKind::File | EntryKind::Directory => {}
+        EntryKind::Link => return refuse("is a link: pack the file itself"),
+        EntryKind::Other => return refuse("is not an ordinary file"),
+    }
+    let Ok(path) = name.strip_suffix('/').unwrap_or(name).parse::<RelPath>() else {
+        return refuse("leads outside the package, or is no path");
+    };
+    if path.as_str().split('/').any(|part| part.starts_with(".wh.")) {
+        return refuse("deletes a file of an earlier layer: build the image from one stage");
+    }
+    Ok((entry.kind == EntryKind::File).then_some(path))
+}
+
+/// Digests of single files, where the packer wrote them. Others' images have none.
+fn recorded_digests(layer: &Descriptor) -> BTreeMap<String, Digest> {
+    let text = layer.annotations.get(oci::LAYER_FILES);
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+fn read_manifest(
+    stored: &[(&Descriptor, Blob)],
+    places: &Places,
+    hashed: &mut BTreeSet<usize>,
+    layout: &Path,
+) -> Result<Manifest, Fault> {
+    let (number, blob) = places.get(MANIFEST_FILE).ok_or(LayoutError::NoManifest)?;
+    check_once(stored, *number, hashed)?;
+    if blob.len > MAX_MANIFEST_LEN {
+        let (len, most) = (blob.len, MAX_MANIFEST_LEN);
+        return Err(LayoutError::Long { what: MANIFEST_FILE, len, most }.into());
+    }
+    let bytes = blob.read(MAX_MANIFEST_LEN);
+    let bytes = bytes.map_err(|source| LayoutError::Io { what: MANIFEST_FILE, source })?;
+    let text = String::from_utf8(bytes).map_err(|_| LayoutError::NotText)?;
+    parse(&text, &layout.join(MANIFEST_FILE)).map_err(Fault::Manifest)
+}
+
+/// Hash the layers with the other small files.
+fn check_code(
+    stored: &[(&Descriptor, Blob)],
+    places: &Places,
+    manifest: &Manifest,
+    hashed: &mut BTreeSet<usize>,
+) -> Result<(), LayoutError> {
+    let small = manifest.files().into_iter().filter(|file| file.role != FileRole::Weights);
+    for file in small {
+        if let Some((number, _)) = places.get(file.path) {
+            check_once(stored, *number, hashed)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_once(
+    stored: &[(&Descriptor, Blob)],
+    number: usize,
+    hashed: &mut BTreeSet<usize>,
+) -> Result<(), LayoutError> {
+    if hashed.insert(number) {
+        let (descriptor, blob) = &stored[number];
+        check_layer(Some(descriptor.digest), blob)?;
+    }
+    Ok(())
+}
+
+fn check_layer(want: Option<Digest>, blob: &Blob) -> Result<(), LayoutError> {
+    check(want, blob, || "a layer".to_owned())
+}
+
+fn check(want: Option<Digest>, blob: &Blob, what: impl Fn() -> String) -> Result<(), LayoutError> {
+    let Some(want) = want else { return Ok(()) };
+    let got = blob.hash().map_err(|source| LayoutError::Io { what: "layer", source })?;
+    if got == want { Ok(()) } else { Err(LayoutError::Digest { what: what(), want, got }) }
+}
+
+fn summaries(
+    stored: Vec<(&Descriptor, Blob)>,
+    places: &Places,
+    manifest: &Manifest,
+) -> Vec<StoredLayer> {
+    let weights: BTreeSet<_> = manifest
+        .files()
+        .into_iter()
+        .filter(|file| file.role == FileRole::Weights)
+        .map(|file| file.path)
+        .collect();
+    let mut contents: Vec<Vec<&RelPath>> = vec![Vec::new(); stored.len()];
+    for (path, (number, _)) in places {
+        contents[*number].push(path);
+    }
+    let summary = |((descriptor, blob), paths): ((&Descriptor, Blob), Vec<&RelPath>)| {
+        let heavy = !paths.is_empty() && paths.iter().all(|path| weights.contains(path));
+        let layer = Layer {
+            role: if heavy { LayerRole::Weights } else { LayerRole::Code },
+            size: descriptor.size,
+            digest: Some(descriptor.digest),
+            files: paths.iter().map(|path| path.as_str().to_owned()).collect(),
+        };
+        StoredLayer { layer, blob }
+    };
+    stored.into_iter().zip(contents).map(summary).collect()
+}
+
+// === impl Layer, Fault ===
+
+impl Layer {
+    /// A layer that is not packed yet.
+    pub(crate) fn planned(role: LayerRole, files: &[&str], len: impl Fn(&str) -> u64) -> Self {
+        let size = files.iter().map(|file| len(file)).sum();
+        let files = files.iter().map(|file| (*file).to_owned()).collect();
+        Self { role, size, digest: None, files }
+    }
+}
+
+impl From<LayoutError> for Fault {
+    fn from(error: LayoutError) -> Self {
+        Self::Layout(error)
+    }
+}

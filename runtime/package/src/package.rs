@@ -1,0 +1,201 @@
+//! An opened package: a directory, or an OCI layout as a folder or a tar.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::blob::Blob;
+use crate::digest::Digest;
+use crate::directory;
+use crate::layout::{self, Layer, LayerRole, LayoutError, StoredLayer};
+use crate::manifest::{FileRole, Manifest};
+use crate::names::RelPath;
+use crate::open_error::{FileError, FileErrors, FileFault, OpenError};
+use crate::parse::MANIFEST_FILE;
+
+/// A package that was opened and whose manifest was parsed.
+#[derive(Debug, Clone)]
+pub struct Package {
+    manifest: Manifest,
+    path: PathBuf,
+    digest: Digest,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Directory { root: PathBuf },
+    Layout { files: BTreeMap<RelPath, Blob>, layers: Vec<StoredLayer> },
+}
+
+// === impl Package ===
+
+impl Package {
+    /// Open a directory with a `wick.toml` (or that file), an OCI layout folder, or
+    /// its tar. Nothing is unpacked.
+    ///
+    /// # Errors
+    /// Nothing is there, the manifest has mistakes (all of them), files that it names
+    /// are missing or empty (all of them), or a layout is damaged.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let meta = std::fs::metadata(path);
+        let meta = meta.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let package = if meta.is_dir() {
+            Self::open_folder(path)?
+        } else if path.file_name().is_some_and(|name| name == MANIFEST_FILE) {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            Self::open_directory(path, parent.unwrap_or_else(|| Path::new(".")))?
+        } else if meta.is_file() {
+            Self::open_layout(path, layout::open_tar(path))?
+        } else {
+            return Err(OpenError::NotAPackage { path: path.to_owned() });
+        };
+        package.check_files()?;
+        Ok(package)
+    }
+
+    /// The parsed `wick.toml`.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The same files under a changed manifest, to try settings without writing a file.
+    #[must_use]
+    pub fn with_manifest(mut self, manifest: Manifest) -> Self {
+        self.manifest = manifest;
+        self
+    }
+
+    /// Where it was opened, as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was opened: the digest of a layout's index, which holds for every byte, or
+    /// for a directory one over the manifest and the size and times of its files.
+    /// Opening a changed package again gives another one.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Find a file of the package. In a directory it is looked up now, so its length is
+    /// today's.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn file(&self, path: &RelPath) -> io::Result<Blob> {
+        self.find(path).map_err(|fault| {
+            let kind = match fault {
+                FileFault::Missing => io::ErrorKind::NotFound,
+                _ => io::ErrorKind::InvalidData,
+            };
+            io::Error::new(kind, format!("`{path}` of package `{}` {fault}", self.manifest.name))
+        })
+    }
+
+    /// A folder that a guest may see as its own image, where there is one: the
+    /// directory of a directory package. A layout is never unpacked, so it has none.
+    pub fn guest_root(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Directory { root } => Some(root),
+            Source::Layout { .. } => None,
+        }
+    }
+
+    /// What it is made of, for people: the layers of a layout, or the layers that a
+    /// directory would be packed into, without digests.
+    pub fn layers(&self) -> Vec<Layer> {
+        match &self.source {
+            Source::Layout { layers, .. } => {
+                layers.iter().map(|stored| stored.layer.clone()).collect()
+            }
+            Source::Directory { root } => self.planned_layers(root),
+        }
+    }
+
+    /// Hash every byte of a layout and compare with what it records, streaming.
+    /// A directory records nothing, so there is nothing to compare.
+    ///
+    /// # Errors
+    /// The first layer or file that differs.
+    pub fn verify(&self) -> Result<(), OpenError> {
+        match &self.source {
+            Source::Directory { .. } => Ok(()),
+            Source::Layout { files, layers } => {
+                layout::verify(layers, files).map_err(|source| self.damaged(source))
+            }
+        }
+    }
+
+    fn open_folder(path: &Path) -> Result<Self, OpenError> {
+        if path.join(MANIFEST_FILE).exists() {
+            return Self::open_directory(path, path);
+        }
+        if path.join(crate::oci::LAYOUT_FILE).exists() {
+            return Self::open_layout(path, layout::open_folder(path));
+        }
+        Err(OpenError::NotAPackage { path: path.to_owned() })
+    }
+
+    fn open_directory(path: &Path, root: &Path) -> Result<Self, OpenError> {
+        let directory::Opened { manifest, digest } = directory::open(root)?;
+        let source = Source::Directory { root: root.to_owned() };
+        Ok(Self { manifest, path: path.to_owned(), digest, source })
+    }
+
+    fn open_layout(
+        path: &Path,
+        opened: Result<layout::Opened, layout::Fault>,
+    ) -> Result<Self, OpenError> {
+        let opened = opened.map_err(|fault| match fault {
+            layout::Fault::NotALayout => OpenError::NotAPackage { path: path.to_owned() },
+            layout::Fault::Manifest(errors) => OpenError::Manifest(errors),
+            layout::Fault::Layout(source) => OpenError::Layout { path: path.to_owned(), source },
+        })?;
+        let layout::Opened { manifest, digest, files, layers } = opened;
+        let source = Source::Layout { files, layers };
+        Ok(Self { manifest, path: path.to_owned(), digest, source })
+    }
+
+    fn find(&self, path: &RelPath) -> Result<Blob, FileFault> {
+        match &self.source {
+            Source::Directory { root } => directory::file(root, path),
+            Source::Layout { files, .. } => files.get(path).cloned().ok_or(FileFault::Missing),
+        }
+    }
+
+    /// Every file that the manifest names is there and has content.
+    fn check_files(&self) -> Result<(), FileErrors> {
+        let faults = self.manifest.files().into_iter().filter_map(|file| {
+            let fault = match self.find(file.path) {
+                Ok(blob) if blob.len == 0 => FileFault::Empty,
+                Ok(_) => return None,
+                Err(fault) => fault,
+            };
+            let named_by = self.manifest.named_by(file.path);
+            Some(FileError { path: file.path.clone(), named_by, fault })
+        });
+        let files: Vec<_> = faults.collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        Err(FileErrors { package: self.path.clone(), files })
+    }
+
+    fn planned_layers(&self, root: &Path) -> Vec<Layer> {
+        let len = |path: &str| std::fs::metadata(root.join(path)).map_or(0, |meta| meta.len());
+        let (weights, small): (Vec<_>, Vec<_>) =
+            self.manifest.files().into_iter().partition(|file| file.role == FileRole::Weights);
+        let small = small.iter().map(|file| file.path.as_str());
+        let code: Vec<_> = std::iter::once(MANIFEST_FILE).chain(small).collect();
+        let code = Layer::planned(LayerRole::Code, &code, len);
+        let weights = weights
+            .iter()
+            .map(|file| Layer::planned(LayerRole::Weights, &[file.path.as_str()], len));
+        std::iter::once(code).chain(weights).collect()
+    }
+
+    fn damaged(&self, source: LayoutError) -> OpenError {
+        OpenError::Layout { path: self.path.clone(), source }
+    }
+}

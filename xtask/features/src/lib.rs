@@ -1,0 +1,1 @@
+//! No code: the features that the whole workspace uses, see `.config/hakari.toml`.
