@@ -1,0 +1,235 @@
+//! The way in: find backends, choose a device, load graphs.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task;
+use wick_package::{GraphSpec, RelPath};
+
+use crate::backend::{Backend, Device, GraphOptions, GraphSource, SourceBytes};
+use crate::batch::Batcher;
+use crate::choose::{self, Candidate, Offer};
+use crate::compute::Compute;
+use crate::error::LoadError;
+use crate::handle::GraphHandle;
+use crate::onnxruntime::{self, OnnxRuntime};
+use crate::runner::Runner;
+use crate::settings::NnSettings;
+use crate::tract::{self, Tract};
+
+/// How to get ONNX Runtime.
+const INSTALL: &str = "run `wick backend install onnxruntime`";
+
+/// Backends, compute threads and the graph cache of a process. Clones share them.
+#[derive(Clone)]
+pub struct Nn {
+    inner: Arc<Inner>,
+}
+
+/// A backend as `wick backend list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BackendInfo {
+    pub name: String,
+    pub version: String,
+    /// The library's file; absent for what is built in.
+    pub path: Option<PathBuf>,
+    /// Empty if it can't be used.
+    pub devices: Vec<Device>,
+    /// Why it can't be used.
+    pub error: Option<String>,
+}
+
+struct Inner {
+    settings: NnSettings,
+    compute: Arc<Compute>,
+    onnxruntime: Option<Arc<OnnxRuntime>>,
+    tract: Arc<Tract>,
+}
+
+// === impl Nn ===
+
+impl Nn {
+    /// Look for backends. None is loaded before a graph wants it, so a library that
+    /// is there but broken shows when a graph is loaded, or in [`Nn::backends`].
+    ///
+    /// # Errors
+    /// The libonnxruntime that the settings name is not there.
+    pub fn new(settings: NnSettings) -> Result<Self, LoadError> {
+        let path = match &settings.onnxruntime {
+            Some(path) if !path.is_file() => {
+                return Err(LoadError::BackendBroken {
+                    backend: onnxruntime::NAME.to_owned(),
+                    path: path.display().to_string(),
+                    detail: "there is no such file; the setting or WICK_ORT_DYLIB names it"
+                        .to_owned(),
+                });
+            }
+            Some(path) => Some(path.clone()),
+            None => onnxruntime::find(&settings.backend_dirs),
+        };
+        let onnxruntime = path.map(|path| Arc::new(OnnxRuntime::at(path)));
+        let compute = Arc::new(Compute::new(settings.cpus));
+        let tract = Arc::new(Tract::default());
+        Ok(Self { inner: Arc::new(Inner { settings, compute, onnxruntime, tract }) })
+    }
+
+    /// What was found, best first. Loads what isn't loaded yet, to know whether it
+    /// works; that takes some 20 ms.
+    pub fn backends(&self) -> Vec<BackendInfo> {
+        let describe = |backend: &dyn Backend, path, error: Option<LoadError>| BackendInfo {
+            name: backend.name().to_owned(),
+            version: backend.version().to_owned(),
+            path,
+            devices: if error.is_none() { backend.devices() } else { Vec::new() },
+            error: error.map(|error| error.to_string()),
+        };
+        let onnxruntime = self.inner.onnxruntime.as_ref().map(|backend| {
+            describe(&**backend, Some(backend.path().clone()), backend.library().err())
+        });
+        let tract = describe(&*self.inner.tract, None, None);
+        onnxruntime.into_iter().chain([tract]).collect()
+    }
+
+    /// Load a graph as its package permits: devices in its order, for each the
+    /// backends in theirs. `resolve` opens a file of the package.
+    ///
+    /// # Errors
+    /// See [`LoadError`]; each says what to do.
+    pub async fn load(
+        &self,
+        spec: &GraphSpec,
+        resolve: &(dyn Fn(&RelPath) -> io::Result<SourceBytes> + Sync),
+    ) -> Result<GraphHandle, LoadError> {
+        let mut first_error = None;
+        for candidate in self.inner.candidates(spec)? {
+            let bytes = resolve(&candidate.path).map_err(|source| LoadError::Io {
+                graph: spec.name.to_string(),
+                path: candidate.path.to_string(),
+                source,
+            })?;
+            let loaded = self.try_candidate(spec, candidate, bytes).await;
+            match loaded {
+                // Another backend or device may do what this one can't.
+                Err(error @ (LoadError::Unsupported { .. } | LoadError::DeviceShare { .. })) => {
+                    tracing::debug!(graph = spec.name.as_str(), %error, "tried and refused");
+                    first_error.get_or_insert(error);
+                }
+                loaded => return loaded,
+            }
+        }
+        Err(first_error.unwrap_or_else(|| self.inner.no_device(spec)))
+    }
+
+    async fn try_candidate(
+        &self,
+        spec: &GraphSpec,
+        candidate: Candidate,
+        bytes: SourceBytes,
+    ) -> Result<GraphHandle, LoadError> {
+        let (inner, owned, backend) = (Arc::clone(&self.inner), spec.clone(), candidate.backend);
+        let work = task::spawn_blocking(move || inner.load(&owned, &candidate, bytes));
+        work.await.unwrap_or_else(|error| {
+            Err(LoadError::Invalid {
+                graph: spec.name.to_string(),
+                backend: backend.to_owned(),
+                detail: error.to_string(),
+            })
+        })
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn backend(&self, name: &str) -> &dyn Backend {
+        match &self.onnxruntime {
+            Some(backend) if name == onnxruntime::NAME => &**backend,
+            _ => &*self.tract,
+        }
+    }
+
+    fn offers(&self) -> Vec<Offer> {
+        let names = self.onnxruntime.iter().map(|_| onnxruntime::NAME).chain([tract::NAME]);
+        let offer = |backend| Offer { backend, devices: self.backend(backend).devices() };
+        names.map(offer).collect()
+    }
+
+    /// The ways to run a graph, at least one.
+    fn candidates(&self, spec: &GraphSpec) -> Result<Vec<Candidate>, LoadError> {
+        let offers = self.offers();
+        if let Some(wanted) = &spec.backend
+            && !offers.iter().any(|offer| choose::permitted(spec, offer.backend))
+        {
+            let hint = match wanted.as_str() {
+                onnxruntime::NAME => format!("it is not installed: {INSTALL}"),
+                _ => format!("wick knows {} and {}", onnxruntime::NAME, tract::NAME),
+            };
+            let (graph, backend) = (spec.name.to_string(), wanted.to_string());
+            return Err(LoadError::BackendMissing { graph, backend, hint });
+        }
+        let candidates = choose::candidates(spec, &offers);
+        if candidates.is_empty() { Err(self.no_device(spec)) } else { Ok(candidates) }
+    }
+
+    fn no_device(&self, spec: &GraphSpec) -> LoadError {
+        let mut offers = self.offers();
+        offers.retain(|offer| choose::permitted(spec, offer.backend));
+        LoadError::DeviceUnavailable {
+            graph: spec.name.to_string(),
+            wanted: choose::wanted(&spec.devices),
+            have: choose::have(&offers),
+        }
+    }
+
+    fn load(
+        &self,
+        spec: &GraphSpec,
+        candidate: &Candidate,
+        bytes: SourceBytes,
+    ) -> Result<GraphHandle, LoadError> {
+        let source = GraphSource { name: spec.name.clone(), bytes, digest: None };
+        let cpus = self.settings.cpus.max(1);
+        let wanted = spec.threads.map_or(cpus, |threads| threads.get() as usize);
+        let options = GraphOptions {
+            threads: wanted.clamp(1, cpus),
+            min_device_share: spec.min_device_share,
+            cache: self.settings.cache.clone(),
+        };
+        let backend = self.backend(candidate.backend);
+        let graph = backend
+            .load(&source, &candidate.device, &options)
+            .map_err(|error| self.advise(spec, error))?;
+        let share = graph.device().share;
+        if share < spec.min_device_share {
+            return Err(LoadError::DeviceShare {
+                graph: spec.name.to_string(),
+                device: graph.device().device.provider.clone(),
+                share,
+                min: spec.min_device_share,
+            });
+        }
+        let runner = Arc::new(Runner::new(spec.name.clone(), graph));
+        let batcher = spec
+            .batch
+            .map(|batch| Batcher::new(Arc::clone(&runner), batch, cpus / options.threads));
+        Ok(GraphHandle::new(runner, Arc::clone(&self.compute), batcher.transpose()?))
+    }
+
+    /// Say what to do about a model that tract refuses.
+    fn advise(&self, spec: &GraphSpec, error: LoadError) -> LoadError {
+        match error {
+            LoadError::Unsupported { graph, need, detail } if detail == tract::REFUSAL => {
+                let detail = if self.onnxruntime.is_none() {
+                    format!("it is not installed: {INSTALL}")
+                } else if spec.backend.is_some() {
+                    "the package insists on tract: remove `backend` from its graph".to_owned()
+                } else {
+                    detail
+                };
+                LoadError::Unsupported { graph, need, detail }
+            }
+            error => error,
+        }
+    }
+}
