@@ -1,0 +1,263 @@
+//! The way in: an engine for the process. It compiles, links and lends room to
+//! instances; the models that it loads answer requests.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::{try_join, try_join_all};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::Linker;
+use wasmtime_wasi::FsPerms;
+use wick_nn::{GraphHandle, Nn, SourceBytes};
+use wick_package::{HostPort, Manifest, Package, RelPath};
+
+use crate::cache::Cache;
+use crate::config;
+use crate::error::LoadError;
+use crate::host;
+use crate::model::{self, Model};
+use crate::program::{Builder, Program};
+use crate::state::{Folder, Guest, State};
+use crate::ticker::{Running, Ticker};
+use crate::witx::{self, CoreState};
+
+/// Guest instances of a process unless it says otherwise: many times the threads of
+/// an edge node, since a guest that waits for its graph holds an instance.
+const DEFAULT_INSTANCES: u32 = 128;
+
+/// Largest linear memory unless the process says otherwise: all that 32 bits reach,
+/// so that packages set their own limits.
+const DEFAULT_MEMORY: u64 = 4 << 30;
+
+/// What the host decides about WebAssembly.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Folder for compiled components; none turns caching off.
+    pub cache: Option<PathBuf>,
+    /// Guest instances that may exist at once in the process. More requests wait.
+    pub max_instances: u32,
+    /// Largest linear memory of one instance, whatever a package asks, in bytes.
+    pub max_memory: u64,
+}
+
+/// What the host grants to one package. A package gets the smaller of this and
+/// what it wants.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    pub network: Vec<HostPort>,
+    /// Environment variables by name.
+    pub env: BTreeMap<String, String>,
+    /// Host folders by the name that the package's `[wants]` uses.
+    pub mounts: BTreeMap<String, PathBuf>,
+}
+
+/// Compiler, allocator, linkers and cache of a process.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wasm: wasmtime::Engine,
+    components: Linker<State>,
+    modules: wasmtime::Linker<CoreState>,
+    cache: Option<Cache>,
+    instances: Arc<Semaphore>,
+    ticker: Ticker,
+    max_memory: u64,
+    nn: Nn,
+}
+
+/// Room for one instance, and a clock that ticks while it runs.
+pub(crate) struct Slot {
+    _permit: Option<OwnedSemaphorePermit>,
+    _running: Running,
+}
+
+// === impl EngineSettings ===
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { cache: None, max_instances: DEFAULT_INSTANCES, max_memory: DEFAULT_MEMORY }
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// An engine with the largest pool of instances that the address space has room
+    /// for. A cache folder that can't be used is a warning.
+    ///
+    /// # Errors
+    /// wasmtime does not support this machine.
+    pub fn new(settings: EngineSettings, nn: Nn) -> Result<Self, LoadError> {
+        let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
+        let built = config::build(&settings)?;
+        let wasm = built.engine;
+        let mut components = Linker::new(&wasm);
+        host::link(&mut components).map_err(failed)?;
+        let mut modules = wasmtime::Linker::new(&wasm);
+        witx::link(&mut modules).map_err(failed)?;
+        let ticker = Ticker::start(&wasm).map_err(|error| LoadError::Engine(error.to_string()))?;
+        let instances = Arc::new(Semaphore::new(built.max_instances as usize));
+        let cache = settings.cache.as_deref().and_then(|path| {
+            let opened = Cache::open(path).inspect_err(|error| {
+                let folder = path.display();
+                tracing::warn!(%folder, %error, "compiled components are not cached");
+            });
+            opened.ok()
+        });
+        let max_memory = settings.max_memory;
+        let inner = Inner { wasm, components, modules, cache, instances, ticker, max_memory, nn };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Load a package: graphs in parallel, component from the cache or compiled.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. Nothing of a failed load stays behind.
+    pub async fn load(&self, package: Package, grants: Grants) -> Result<Model, LoadError> {
+        let graphs = self.graphs(&package);
+        let program = self.program(&package);
+        let (graphs, program) = try_join(graphs, program).await?;
+        let guest = self.guest(&package, graphs, &grants)?;
+        Ok(model::new(self.clone(), package.manifest().clone(), program, guest))
+    }
+
+    pub(crate) fn wasm(&self) -> &wasmtime::Engine {
+        &self.inner.wasm
+    }
+
+    /// Wait for room for an instance.
+    pub(crate) async fn slot(&self) -> Slot {
+        // The semaphore is never closed; without a permit the pool itself says no.
+        let permit = Arc::clone(&self.inner.instances).acquire_owned().await.ok();
+        Slot { _permit: permit, _running: self.inner.ticker.run() }
+    }
+
+    async fn graphs(&self, package: &Package) -> Result<Vec<GraphHandle>, LoadError> {
+        let resolve = |path: &RelPath| {
+            let blob = package.file(path)?;
+            Ok(SourceBytes::File { path: blob.path, offset: blob.offset, len: blob.len })
+        };
+        let specs = package.manifest().graphs.iter();
+        let loads = specs.map(|spec| self.inner.nn.load(spec, &resolve));
+        Ok(try_join_all(loads).await?)
+    }
+
+    async fn program(&self, package: &Package) -> Result<Option<Program>, LoadError> {
+        let manifest = package.manifest();
+        let Some(handler) = &manifest.handler else { return Ok(None) };
+        let inner = Arc::clone(&self.inner);
+        let (package, path) = (package.clone(), handler.component.clone());
+        let built = tokio::task::spawn_blocking(move || {
+            let model = package.manifest().name.as_str();
+            let blob = package.file(&path).map_err(|source| LoadError::Io {
+                model: model.to_owned(),
+                path: path.to_string(),
+                source,
+            })?;
+            let builder = Builder {
+                engine: &inner.wasm,
+                components: &inner.components,
+                modules: &inner.modules,
+                cache: inner.cache.as_ref(),
+                model,
+                path: path.as_str(),
+            };
+            builder.build(&blob)
+        });
+        let built = built.await.map_err(|error| LoadError::Component {
+            model: manifest.name.to_string(),
+            path: handler.component.to_string(),
+            detail: format!("the compiler failed: {error}"),
+        })?;
+        built.map(Some)
+    }
+
+    fn guest(
+        &self,
+        package: &Package,
+        graphs: Vec<GraphHandle>,
+        grants: &Grants,
+    ) -> Result<Arc<Guest>, LoadError> {
+        let manifest = package.manifest();
+        let mut devices: Vec<_> =
+            manifest.graphs.iter().flat_map(|graph| graph.devices.iter().copied()).collect();
+        if devices.is_empty() {
+            devices.push(wick_package::DeviceKind::Cpu);
+        }
+        Ok(Arc::new(Guest {
+            model: manifest.name.as_str().into(),
+            graphs,
+            nn: self.inner.nn.clone(),
+            brought: host::Brought::default(),
+            devices,
+            memory: manifest.limits.memory.min(self.inner.max_memory),
+            env: env(manifest, grants),
+            network: network(manifest, grants),
+            folders: folders(package, grants)?,
+        }))
+    }
+}
+
+fn not_granted(model: &str, what: &str, name: &str) {
+    tracing::warn!(model, "the package wants {what} `{name}`, which this host does not grant");
+}
+
+fn env(manifest: &Manifest, grants: &Grants) -> Vec<(String, String)> {
+    let wanted = manifest.wants.env.iter();
+    wanted
+        .filter_map(|name| {
+            let value = grants.env.get(name);
+            if value.is_none() {
+                not_granted(manifest.name.as_str(), "the environment variable", name);
+            }
+            Some((name.clone(), value?.clone()))
+        })
+        .collect()
+}
+
+fn network(manifest: &Manifest, grants: &Grants) -> Arc<[HostPort]> {
+    let wanted = manifest.wants.network.iter();
+    wanted
+        .filter(|want| {
+            let granted = grants.network.contains(want);
+            if !granted {
+                let name = format!("{}:{}", want.host, want.port);
+                not_granted(manifest.name.as_str(), "the network destination", &name);
+            }
+            granted
+        })
+        .cloned()
+        .collect()
+}
+
+/// The package's own folder, read-only, and the mounts that are wanted and granted.
+fn folders(package: &Package, grants: &Grants) -> Result<Vec<Folder>, LoadError> {
+    let manifest = package.manifest();
+    let mut folders = Vec::new();
+    if let Some(root) = package.guest_root() {
+        let folder = Folder::open(root, "/", FsPerms::ReadOnly);
+        folders.push(folder.map_err(|source| LoadError::Io {
+            model: manifest.name.to_string(),
+            path: root.display().to_string(),
+            source,
+        })?);
+    }
+    for want in &manifest.wants.mounts {
+        let Some(host) = grants.mounts.get(&want.name) else {
+            not_granted(manifest.name.as_str(), "the mount", &want.name);
+            continue;
+        };
+        let perms = if want.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let folder = Folder::open(host, &want.path, perms);
+        folders.push(folder.map_err(|error| LoadError::NotGranted {
+            model: manifest.name.to_string(),
+            what: format!("the mount `{}`", want.name),
+            hint: format!("{}: {error}", host.display()),
+        })?);
+    }
+    Ok(folders)
+}

@@ -1,0 +1,118 @@
+//! Guests of `wasi:http`.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use wick_engine::{Engine, EngineSettings, Grants, HttpBody, InferError, Model, ModelKind};
+use wick_package::HostPort;
+
+use crate::support::{BARE, Folder, PATIENCE, engine, guest, nn};
+
+async fn web(engine: &Engine) -> Model {
+    let folder = Folder::new(BARE, &[("handler.wasm", &guest("web"))]);
+    folder.load(engine).await.unwrap()
+}
+
+async fn get(
+    model: &Model,
+    path: &str,
+    body: &'static [u8],
+    patience: Duration,
+) -> Result<http::Response<HttpBody>, InferError> {
+    let request = http::Request::builder()
+        .uri(path)
+        .header("host", "localhost")
+        .body(Full::new(Bytes::from_static(body)))
+        .unwrap();
+    model.http(request, Instant::now() + patience).await
+}
+
+async fn text(answer: Result<http::Response<HttpBody>, InferError>) -> String {
+    let bytes = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_web_guest_streams_its_answer() {
+    let engine = engine();
+    let model = web(&engine).await;
+    assert_eq!(model.kind(), ModelKind::Http);
+    let body = &[b'x'; 100_000];
+    let answer = text(get(&model, "/echo", body, PATIENCE).await).await;
+    assert!(answer.as_bytes() == body, "{} bytes", answer.len());
+    assert_eq!(get(&model, "/nothing", b"", PATIENCE).await.unwrap().status(), 404);
+}
+
+#[tokio::test]
+async fn a_web_guest_that_fails_before_its_head_is_an_error() {
+    let engine = engine();
+    let model = web(&engine).await;
+    let error = get(&model, "/panic", b"", PATIENCE).await.err().unwrap();
+    assert!(error.to_string().contains("no luck on the web"), "{error}");
+    let error = get(&model, "/silent", b"", PATIENCE).await.err().unwrap();
+    assert!(error.to_string().contains("without an answer"), "{error}");
+    let nameless = http::Request::builder().uri("/echo").body(Full::new(Bytes::new())).unwrap();
+    let error = model.http(nameless, Instant::now() + PATIENCE).await.err().unwrap();
+    assert!(matches!(error, InferError::BadInput(_)), "{error:?}");
+    assert_eq!(text(get(&model, "/echo", b"still here", PATIENCE).await).await, "still here");
+}
+
+#[tokio::test]
+async fn a_body_breaks_off_at_the_deadline() {
+    let engine = engine();
+    let model = web(&engine).await;
+    let patience = Duration::from_millis(500);
+    let mut body = get(&model, "/slow", b"", patience).await.unwrap().into_body();
+    let first = body.frame().await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "wait");
+    assert!(body.collect().await.is_err(), "a body without its end is an error");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_stops_the_guest() {
+    let settings = EngineSettings { max_instances: 1, ..EngineSettings::default() };
+    let engine = Engine::new(settings, nn()).unwrap();
+    let model = web(&engine).await;
+    let mut body = get(&model, "/slow", b"", PATIENCE).await.unwrap().into_body();
+    assert!(body.frame().await.is_some());
+    drop(body);
+    // There is room for one instance only.
+    assert_eq!(text(get(&model, "/echo", b"next", PATIENCE).await).await, "next");
+}
+
+#[tokio::test]
+async fn only_granted_destinations_are_reached() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 4096]).await;
+            let _ = socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        }
+    });
+    let engine = engine();
+    let wants = format!("{BARE}\n[wants]\nnetwork = [\"127.0.0.1:{port}\"]\n");
+    let folder = Folder::new(&wants, &[("handler.wasm", &guest("web"))]);
+    let granted = vec![HostPort { host: "127.0.0.1".into(), port }];
+    let load = async |network: &[HostPort]| {
+        let grants = Grants { network: network.to_vec(), ..Grants::default() };
+        engine.load(folder.open(), grants).await.unwrap()
+    };
+    let fetch = format!("/fetch?127.0.0.1:{port}");
+    let model = load(&granted).await;
+    assert_eq!(text(get(&model, &fetch, b"", PATIENCE).await).await, "status 204");
+    let other = format!("/fetch?localhost:{port}");
+    let denied = text(get(&model, &other, b"", PATIENCE).await).await;
+    assert!(denied.contains("HttpRequestDenied"), "{denied}");
+    // Wanted and not granted; granted and not wanted.
+    let denied = text(get(&load(&[]).await, &fetch, b"", PATIENCE).await).await;
+    assert!(denied.contains("HttpRequestDenied"), "{denied}");
+    let folder = Folder::new(BARE, &[("handler.wasm", &guest("web"))]);
+    let grants = Grants { network: granted.clone(), ..Grants::default() };
+    let unwanted = engine.load(folder.open(), grants).await.unwrap();
+    let denied = text(get(&unwanted, &fetch, b"", PATIENCE).await).await;
+    assert!(denied.contains("HttpRequestDenied"), "{denied}");
+    server.abort();
+}
