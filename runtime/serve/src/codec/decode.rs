@@ -1,0 +1,399 @@
+//! Bytes to a request.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use wick_engine::InferRequest;
+use wick_nn::Tensor;
+use wick_package::{Datatype, Dim, TensorSpec};
+
+use super::data::DataSeed;
+use super::fields::{Output, Outputs, Shape};
+use super::parameters::Parameters;
+use super::{DecodeError, Decoded, MAX_TENSORS, Wants, clip};
+
+/// The whole JSON object.
+struct BodySeed {
+    /// Its length, which bounds what any tensor's data can be.
+    text: usize,
+}
+
+#[derive(Default)]
+struct Body<'de> {
+    id: Option<String>,
+    parameters: Parameters,
+    inputs: Option<Vec<Input<'de>>>,
+    outputs: Vec<Output>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum BodyField {
+    Id,
+    Parameters,
+    Inputs,
+    Outputs,
+    #[serde(other)]
+    Other,
+}
+
+struct InputsSeed {
+    text: usize,
+}
+
+struct InputSeed {
+    text: usize,
+}
+
+struct Input<'de> {
+    name: String,
+    datatype: Datatype,
+    shape: Vec<u64>,
+    parameters: Parameters,
+    data: Data<'de>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum InputField {
+    Name,
+    Shape,
+    Datatype,
+    Parameters,
+    Data,
+    #[serde(other)]
+    Other,
+}
+
+/// A tensor's `data`.
+enum Data<'de> {
+    Absent,
+    /// It came before datatype or shape, so it waits as text.
+    Text(&'de RawValue),
+    Read(Tensor),
+}
+
+/// Which outputs say that they want to be binary or not.
+type Flags = Vec<(String, bool)>;
+
+/// Decode the body of an inference request. `header` is the number in
+/// `Inference-Header-Content-Length`; `inputs` are the model's, for a body that is
+/// its only input's bytes.
+///
+/// # Errors
+/// See [`DecodeError`]: always the client's mistake.
+pub fn decode(
+    header: Option<usize>,
+    body: &Bytes,
+    inputs: &[TensorSpec],
+) -> Result<Decoded, DecodeError> {
+    match header {
+        None => decode_json(body, Bytes::new()),
+        Some(0) => decode_raw(body, inputs),
+        Some(header) if header <= body.len() => decode_json(&body[..header], body.slice(header..)),
+        Some(header) => Err(DecodeError::HeaderPastBody { header, body: body.len() }),
+    }
+}
+
+fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let body = BodySeed { text: text.len() }.deserialize(&mut json);
+    let body = body.and_then(|body| json.end().map(|()| body));
+    let mut body = body.map_err(|error| json_error(text, &error))?;
+
+    let request = |text: String| DecodeError::Request(text);
+    let binary_default = body.parameters.take_bool("binary_data_output").map_err(request)?;
+    let timeout = body.parameters.take_count("timeout").map_err(request)?;
+    let inputs = body.inputs.ok_or_else(|| request("`inputs` is missing".into()))?;
+    let (outputs, flags) = outputs(body.outputs)?;
+    Ok(Decoded {
+        request: InferRequest {
+            id: body.id,
+            parameters: body.parameters.0,
+            inputs: tensors(inputs, binary)?,
+            outputs,
+        },
+        wants: Wants { binary: binary_default.unwrap_or(false), outputs: flags },
+        timeout: timeout.filter(|&micros| micros > 0).map(Duration::from_micros),
+    })
+}
+
+/// The raw form: no JSON, the body is the only input, all outputs come back binary.
+/// One dimension may be unknown; it is computed. A BYTES input is one string.
+fn decode_raw(body: &Bytes, inputs: &[TensorSpec]) -> Result<Decoded, DecodeError> {
+    let [spec] = inputs else {
+        let text = format!(
+            "Inference-Header-Content-Length is 0, which needs a model with one input; this one has {}",
+            inputs.len()
+        );
+        return Err(DecodeError::Request(text));
+    };
+    let failed = |source| DecodeError::Tensor { input: spec.name.clone(), source };
+    let tensor = if spec.datatype == Datatype::Bytes {
+        let shape = vec![1; spec.shape.len()];
+        Tensor::from_strings(&shape, &[body]).map_err(failed)?
+    } else {
+        Tensor::new(spec.datatype, &raw_shape(spec, body.len())?, body.clone()).map_err(failed)?
+    };
+    Ok(Decoded {
+        request: InferRequest { inputs: vec![(spec.name.clone(), tensor)], ..Default::default() },
+        wants: Wants { binary: true, outputs: Vec::new() },
+        timeout: None,
+    })
+}
+
+fn raw_shape(spec: &TensorSpec, bytes: usize) -> Result<Vec<u64>, DecodeError> {
+    let unclear = || DecodeError::Input {
+        input: spec.name.clone(),
+        detail: format!(
+            "shape {} does not follow from a body of {bytes} bytes: send a JSON header",
+            spec.shape_text()
+        ),
+    };
+    let fixed =
+        spec.shape.iter().try_fold(spec.datatype.size().unwrap_or(1) as u64, |size, dim| {
+            if let Dim::Fixed(dim) = dim { size.checked_mul(*dim) } else { Some(size) }
+        });
+    let unknown = spec.shape.iter().filter(|dim| **dim == Dim::Any).count();
+    let fixed = fixed.filter(|&fixed| fixed > 0 && unknown <= 1).ok_or_else(unclear)?;
+    if unknown == 1 && !(bytes as u64).is_multiple_of(fixed) {
+        return Err(unclear());
+    }
+    let size = |dim: &Dim| if let Dim::Fixed(dim) = dim { *dim } else { bytes as u64 / fixed };
+    Ok(spec.shape.iter().map(size).collect())
+}
+
+/// Turn inputs into tensors; binary ones are slices of what follows the JSON.
+fn tensors(
+    inputs: Vec<Input<'_>>,
+    mut binary: Bytes,
+) -> Result<Vec<(String, Tensor)>, DecodeError> {
+    let mut names = HashSet::with_capacity(inputs.len());
+    if let Some(twice) = inputs.iter().find(|input| !names.insert(input.name.as_str())) {
+        return Err(DecodeError::Request(format!("input `{}` comes twice", clip(&twice.name))));
+    }
+    let mut tensors = Vec::with_capacity(inputs.len());
+    for mut input in inputs {
+        let failed = |detail: String| DecodeError::Input { input: clip(&input.name), detail };
+        if input.parameters.has("shared_memory_region") {
+            return Err(failed("shared memory is not supported: send the data".into()));
+        }
+        let size = input.parameters.take_count("binary_data_size").map_err(failed)?;
+        let tensor = match (input.data, size) {
+            (Data::Absent, None) => {
+                return Err(failed("has neither `data` nor `binary_data_size`".into()));
+            }
+            (Data::Absent, Some(size)) => {
+                let left = binary.len();
+                let size = usize::try_from(size).ok().filter(|&size| size <= left);
+                let size = size.ok_or_else(|| {
+                    failed(format!(
+                        "binary_data_size is more than the {left} bytes that are left after the \
+                         JSON; is Inference-Header-Content-Length right?"
+                    ))
+                })?;
+                let data = binary.split_to(size);
+                Tensor::new(input.datatype, &input.shape, data)
+                    .map_err(|source| DecodeError::Tensor { input: clip(&input.name), source })?
+            }
+            (_, Some(_)) => {
+                return Err(failed("has both `data` and `binary_data_size`".into()));
+            }
+            (Data::Read(tensor), None) => tensor,
+            (Data::Text(text), None) => {
+                let text = text.get();
+                let seed =
+                    DataSeed { datatype: input.datatype, shape: &input.shape, text: text.len() };
+                let read = seed.deserialize(&mut serde_json::Deserializer::from_str(text));
+                read.map_err(|error| failed(format!("{error} of `data`")))?
+            }
+        };
+        tensors.push((input.name, tensor));
+    }
+    if binary.is_empty() {
+        return Ok(tensors);
+    }
+    let text = format!("the body has {} bytes more than its inputs declare", binary.len());
+    Err(DecodeError::Request(text))
+}
+
+/// Names of the wanted outputs, and which of them say how they want to be written.
+fn outputs(all: Vec<Output>) -> Result<(Vec<String>, Flags), DecodeError> {
+    let mut names = Vec::with_capacity(all.len());
+    let mut flags = Vec::new();
+    let mut seen = HashSet::with_capacity(all.len());
+    for mut output in all {
+        let failed = |detail: &str| {
+            DecodeError::Request(format!("output `{}`: {detail}", clip(&output.name)))
+        };
+        if !seen.insert(output.name.clone()) {
+            return Err(failed("comes twice"));
+        }
+        for (key, what) in
+            [("classification", "classification"), ("shared_memory_region", "shared memory")]
+        {
+            if output.parameters.has(key) {
+                return Err(failed(&format!("{what} is not supported")));
+            }
+        }
+        let binary = output.parameters.take_bool("binary_data").map_err(|text| failed(&text))?;
+        flags.extend(binary.map(|binary| (output.name.clone(), binary)));
+        names.push(output.name);
+    }
+    Ok((names, flags))
+}
+
+/// Name the place, and what to do where the text is a common mistake.
+fn json_error(text: &[u8], error: &serde_json::Error) -> DecodeError {
+    if error.classify() == Category::Data {
+        return DecodeError::Request(error.to_string());
+    }
+    let line = text.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1));
+    let near =
+        line.map_or(&[][..], |line| &line[error.column().saturating_sub(2).min(line.len())..]);
+    let token = |word: &[u8]| {
+        near.iter()
+            .take(3 + word.len())
+            .collect::<Vec<_>>()
+            .windows(word.len())
+            .any(|window| window.iter().copied().eq(word))
+    };
+    let hint = if token(b"NaN") || token(b"Inf") {
+        "; JSON has no NaN and no infinities: send the tensor as binary data"
+    } else {
+        ""
+    };
+    DecodeError::Json(format!("{error}{hint}"))
+}
+
+// === impl BodySeed ===
+
+impl<'de> DeserializeSeed<'de> for BodySeed {
+    type Value = Body<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Body<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BodySeed {
+    type Value = Body<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an inference request: an object with `inputs`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body<'de>, A::Error> {
+        let mut body = Body::default();
+        while let Some(field) = map.next_key()? {
+            match field {
+                BodyField::Id => body.id = map.next_value()?,
+                BodyField::Parameters => body.parameters = map.next_value()?,
+                BodyField::Inputs if body.inputs.is_some() => {
+                    return Err(de::Error::duplicate_field("inputs"));
+                }
+                BodyField::Inputs => {
+                    body.inputs = Some(map.next_value_seed(InputsSeed { text: self.text })?);
+                }
+                BodyField::Outputs => body.outputs = map.next_value::<Outputs>()?.0,
+                BodyField::Other => map.next_value::<de::IgnoredAny>().map(drop)?,
+            }
+        }
+        Ok(body)
+    }
+}
+
+// === impl InputsSeed ===
+
+impl<'de> DeserializeSeed<'de> for InputsSeed {
+    type Value = Vec<Input<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InputsSeed {
+    type Value = Vec<Input<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`inputs`: an array of tensors")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(input) = seq.next_element_seed(InputSeed { text: self.text })? {
+            if all.len() == MAX_TENSORS {
+                return Err(de::Error::custom(format!("more than {MAX_TENSORS} inputs")));
+            }
+            all.push(input);
+        }
+        Ok(all)
+    }
+}
+
+// === impl InputSeed ===
+
+impl<'de> DeserializeSeed<'de> for InputSeed {
+    type Value = Input<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Input<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InputSeed {
+    type Value = Input<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an input: an object with `name`, `shape`, `datatype` and `data`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Input<'de>, A::Error> {
+        let (mut name, mut datatype, mut shape) = (None::<String>, None::<Datatype>, None::<Shape>);
+        let mut parameters = Parameters::default();
+        let mut data = Data::Absent;
+        while let Some(field) = map.next_key()? {
+            match field {
+                InputField::Name => name = Some(map.next_value()?),
+                InputField::Shape => shape = Some(map.next_value()?),
+                InputField::Datatype => {
+                    let text = map.next_value::<Cow<'_, str>>()?;
+                    let known = clip(&text).parse().map_err(de::Error::custom)?;
+                    datatype = Some(known);
+                }
+                InputField::Parameters => parameters = map.next_value()?,
+                InputField::Data => {
+                    if !matches!(data, Data::Absent) {
+                        return Err(de::Error::duplicate_field("data"));
+                    }
+                    data = match (datatype, &shape) {
+                        (Some(datatype), Some(Shape(shape))) => {
+                            let seed = DataSeed { datatype, shape, text: self.text };
+                            Data::Read(map.next_value_seed(seed)?)
+                        }
+                        _ => Data::Text(map.next_value()?),
+                    };
+                }
+                InputField::Other => map.next_value::<de::IgnoredAny>().map(drop)?,
+            }
+        }
+        let name = name.ok_or_else(|| de::Error::missing_field("name"))?;
+        let shape = shape.ok_or_else(|| de::Error::missing_field("shape"))?.0;
+        let datatype = datatype.ok_or_else(|| de::Error::missing_field("datatype"))?;
+        // The data was read with the first of two datatypes or shapes.
+        if let Data::Read(tensor) = &data
+            && (tensor.datatype() != datatype || tensor.shape() != shape)
+        {
+            return Err(de::Error::custom("`shape` or `datatype` comes twice"));
+        }
+        Ok(Input { name, datatype, shape, parameters, data })
+    }
+}

@@ -1,0 +1,228 @@
+//! One inference over HTTP: read, decode, wait for a turn, compute, encode.
+//!
+//! A client that leaves drops this future, wherever it is: its place in the queue,
+//! its memory and its compute go with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use tracing::Instrument as _;
+use wick_engine::{InferError, InferRequest, InferResponse, ModelKind};
+
+use crate::body::{self, BodyLimits, Pieces};
+use crate::codec::{self, DecodeError, Decoded, Encoded, Identity, Wants};
+use crate::metrics::micros;
+use crate::repository::Live;
+use crate::respond::Failure;
+use crate::routes::App;
+use crate::turn::{Tally, admit};
+
+/// Bodies and outputs up to this many bytes are decoded and encoded where they are:
+/// JSON of this size takes less than a millisecond. Larger ones would hold up other
+/// requests of the thread.
+const INLINE_JSON: usize = 256 << 10;
+
+/// How much longer than its deadline an inference may take to stop by itself.
+const DEADLINE_GRACE: Duration = Duration::from_millis(500);
+
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// A client's deadline in milliseconds, for requests without JSON.
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("wick-timeout-ms");
+
+const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Answer a request for a model.
+pub(crate) async fn answer(
+    app: &App,
+    model: &str,
+    version: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    let live = match app.repository.get(model, version) {
+        Ok(live) => live,
+        Err(failure) => {
+            body::discard(body).await;
+            return failure.into_response();
+        }
+    };
+    let span = tracing::debug_span!(
+        "infer",
+        model = live.name,
+        version = live.version,
+        id = tracing::field::Empty
+    );
+    answer_live(app, &live, headers, body).instrument(span).await
+}
+
+async fn answer_live(app: &App, live: &Arc<Live>, headers: &HeaderMap, body: Body) -> Response {
+    let tally = Tally::new(live);
+    let result = serve(app, live, headers, body).await;
+    let duration_us = micros(tally.elapsed());
+    match result {
+        Ok(encoded) => {
+            tally.succeeded();
+            tracing::debug!(status = 200, duration_us, "answered");
+            respond(encoded)
+        }
+        Err(failure) => {
+            tally.failed(failure.class());
+            failure.log(&live.name, duration_us);
+            failure.into_response()
+        }
+    }
+}
+
+async fn serve(
+    app: &App,
+    live: &Arc<Live>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Encoded, Failure> {
+    let head = match head(live, headers) {
+        Ok(head) => head,
+        Err(failure) => {
+            body::discard(body).await;
+            return Err(failure);
+        }
+    };
+    let (max, whose) = app.body_limit(live);
+    let limits =
+        BodyLimits { max, whose, timeout: app.body_timeout, align_at: head.length.unwrap_or(0) };
+    // Held until the answer is made, since the inputs are slices of the body.
+    let (body, _held) = body::read(body, &limits, &app.memory).await?;
+    let decoded = decode(live, head.length, body).await?;
+    let Decoded { request, wants, timeout } = decoded;
+    tracing::Span::current().record("id", request.id.as_deref());
+    codec::wanted_json_is_possible(live.model.outputs(), &request.outputs, &wants)?;
+
+    let client = timeout.into_iter().chain(head.timeout).min();
+    let own = live.model.manifest().limits.timeout;
+    let client = client.filter(|&client| client < own);
+    let id = request.id.clone();
+    let response = compute(live, request, client, own).await?;
+    encode(live, id, response, wants).await
+}
+
+/// What the headers say of the body.
+struct Head {
+    length: Option<usize>,
+    timeout: Option<Duration>,
+}
+
+fn head(live: &Live, headers: &HeaderMap) -> Result<Head, Failure> {
+    if live.model.kind() == ModelKind::Http {
+        return Err(Failure::NotTensors { model: live.name.clone() });
+    }
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && encoding.as_bytes() != b"identity"
+    {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        return Err(Failure::ContentEncoding(codec::clip(&encoding)));
+    }
+    let mut lengths = headers.get_all(HEADER_LENGTH).iter();
+    let length = match (lengths.next(), lengths.next()) {
+        (None, _) => None,
+        (Some(length), None) => Some(number(length)?),
+        (Some(_), Some(_)) => {
+            return Err(DecodeError::HeaderLength("given twice".to_owned()).into());
+        }
+    };
+    let timeout = match headers.get(TIMEOUT_MS).map(|text| text.to_str().map(str::parse::<u32>)) {
+        None => None,
+        Some(Ok(Ok(millis))) => Some(Duration::from_millis(millis.into())),
+        Some(_) => {
+            let text = format!("{TIMEOUT_MS} must be a number of milliseconds");
+            return Err(DecodeError::Request(text).into());
+        }
+    };
+    Ok(Head { length, timeout: timeout.filter(|timeout| !timeout.is_zero()) })
+}
+
+/// A number of bytes: digits and nothing else, not even a sign.
+fn number(value: &HeaderValue) -> Result<usize, DecodeError> {
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let parsed = text.and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| {
+        DecodeError::HeaderLength(codec::clip(&String::from_utf8_lossy(value.as_bytes())))
+    })
+}
+
+async fn decode(live: &Arc<Live>, header: Option<usize>, body: Bytes) -> Result<Decoded, Failure> {
+    if header.unwrap_or(body.len()) <= INLINE_JSON {
+        return Ok(codec::decode(header, &body, live.model.inputs())?);
+    }
+    let live = Arc::clone(live);
+    let decode = move || codec::decode(header, &body, live.model.inputs());
+    Ok(blocking(decode).await??)
+}
+
+async fn encode(
+    live: &Arc<Live>,
+    id: Option<String>,
+    response: InferResponse,
+    wants: Wants,
+) -> Result<Encoded, Failure> {
+    let json = |(name, tensor): &(String, wick_nn::Tensor)| {
+        if wants.binary(name) { 0 } else { tensor.data().len() }
+    };
+    let inline = response.outputs.iter().map(json).sum::<usize>() <= INLINE_JSON;
+    let live = Arc::clone(live);
+    let encode = move || {
+        let who = Identity { model: &live.name, version: &live.version, id: id.as_deref() };
+        codec::encode(who, &response, &wants)
+    };
+    Ok(if inline { encode() } else { blocking(encode).await? }?)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::Server(error.to_string()))
+}
+
+/// Wait for a turn and run. `client` is the client's deadline if it comes before
+/// the model's `own`.
+async fn compute(
+    live: &Live,
+    request: InferRequest,
+    client: Option<Duration>,
+    own: Duration,
+) -> Result<InferResponse, Failure> {
+    let (_permit, deadline) = admit(live, client, own).await?;
+    let started = Instant::now();
+    let infer = live.model.infer(request, deadline);
+    // The model keeps the deadline itself; this is for one that does not.
+    let result = tokio::time::timeout_at((deadline + DEADLINE_GRACE).into(), infer).await;
+    live.metrics.compute_us.inc_by(micros(started.elapsed()));
+    match (result, client) {
+        (Ok(Ok(response)), _) => Ok(response),
+        (Err(_) | Ok(Err(InferError::Deadline(_))), Some(client)) => {
+            Err(Failure::ClientDeadline(client))
+        }
+        (Err(_), None) => Err(InferError::Deadline(own).into()),
+        (Ok(Err(error)), _) => Err(error.into()),
+    }
+}
+
+fn respond(encoded: Encoded) -> Response {
+    let mut response = Response::new(Body::new(Pieces::new(encoded.chunks)));
+    let headers = response.headers_mut();
+    match encoded.header {
+        None => {
+            headers.insert(header::CONTENT_TYPE, JSON);
+        }
+        Some(length) => {
+            headers.insert(header::CONTENT_TYPE, BINARY);
+            headers.insert(HEADER_LENGTH, HeaderValue::from(length));
+        }
+    }
+    response
+}

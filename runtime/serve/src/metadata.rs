@@ -1,0 +1,87 @@
+//! What the server says of itself and of its models.
+
+use serde::Serialize;
+use wick_engine::{GraphStatus, ModelKind};
+use wick_package::TensorSpec;
+
+use crate::repository::Live;
+
+/// Extensions of the Open Inference Protocol that are served.
+const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+
+#[derive(Serialize)]
+pub struct ServerJson {
+    name: &'static str,
+    version: &'static str,
+    extensions: [&'static str; EXTENSIONS.len()],
+}
+
+#[derive(Serialize)]
+pub struct LiveJson {
+    pub live: bool,
+}
+
+#[derive(Serialize)]
+pub struct ReadyJson {
+    pub ready: bool,
+}
+
+#[derive(Serialize)]
+pub struct ModelsJson {
+    pub models: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct ModelReadyJson<'a> {
+    pub name: &'a str,
+    pub ready: bool,
+}
+
+#[derive(Serialize)]
+pub struct ModelJson<'a> {
+    name: &'a str,
+    versions: [&'a str; 1],
+    platform: &'static str,
+    inputs: &'a [TensorSpec],
+    outputs: &'a [TensorSpec],
+    properties: PropertiesJson<'a>,
+}
+
+#[derive(Serialize)]
+struct PropertiesJson<'a> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    /// Each with the backend and the device in use and its share of the nodes.
+    graphs: Vec<GraphStatus>,
+}
+
+impl ServerJson {
+    pub fn new() -> Self {
+        Self { name: "wick", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS }
+    }
+}
+
+impl<'a> ModelJson<'a> {
+    pub fn new(live: &'a Live) -> Self {
+        let model = &live.model;
+        let (kind, platform) = match model.kind() {
+            ModelKind::Passthrough => ("passthrough", "onnx_onnxv1"),
+            ModelKind::Handler => ("handler", "wick_handler"),
+            ModelKind::Http => ("http", "wasi_http"),
+            ModelKind::Command => ("command", "wasi_cli"),
+        };
+        Self {
+            name: &live.name,
+            versions: [&live.version],
+            platform,
+            inputs: model.inputs(),
+            outputs: model.outputs(),
+            properties: PropertiesJson {
+                kind,
+                description: model.manifest().description.as_deref(),
+                graphs: model.graphs(),
+            },
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What goes wrong, and the one table that turns it into a status.
+//!
+//! Every answer that is not the asked-for one is `{"error": "...", "code": "..."}`;
+//! the code is the stable word of [`Reason`], which logs and metrics use too.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use serde::Serialize;
+use wick_engine::InferError;
+use wick_package::Reason;
+
+use crate::codec::{DecodeError, EncodeError, clip};
+use crate::repository::State;
+
+/// Seconds after which a client that was turned away may try again. A queue that is
+/// full now has moved by then; anything longer would only make clients slow.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A request that is not answered as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    #[error("there is nothing at {0}: see /v2 and /v2/models")]
+    UnknownPath(String),
+    #[error("{method} is not possible here")]
+    Method { method: Method },
+    #[error("model `{model}` is unknown; this server has {known}")]
+    UnknownModel { model: String, known: String },
+    #[error("model `{model}` has version {have}, not `{version}`")]
+    UnknownVersion { model: String, version: String, have: String },
+    #[error("model `{model}` answers HTTP itself: call it at its own paths, not with /infer")]
+    NotTensors { model: String },
+    #[error("Content-Encoding `{0}` is not supported: send the body uncompressed")]
+    ContentEncoding(String),
+    #[error("the body is larger than {limit} bytes, which is the limit of {whose}")]
+    TooLarge { limit: u64, whose: String },
+    #[error("the body did not arrive within {0:?}")]
+    SlowBody(Duration),
+    #[error("the body broke off: {0}")]
+    BrokenBody(String),
+    #[error("the server holds as many bytes of requests as it may")]
+    OutOfBodyMemory,
+    #[error("model `{model}` has as many requests waiting as it may")]
+    QueueFull { model: String },
+    #[error("the request waited {waited:?} for model `{model}`, and did not get its turn")]
+    WaitedTooLong { model: String, waited: Duration },
+    #[error("the request did not end within the {0:?} that the client gives it")]
+    ClientDeadline(Duration),
+    #[error("the server is shutting down")]
+    Draining,
+    #[error("model `{model}` is {state}")]
+    NotReady { model: String, state: State },
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    #[error("the server failed: {0}")]
+    Server(String),
+}
+
+/// Why a request failed, in Triton's words for `nv_inference_request_failure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    Rejected,
+    Canceled,
+    Backend,
+    Other,
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    error: &'a str,
+    code: &'a str,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// The table.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Decode(_)
+            | Self::Encode(EncodeError::NoJsonForm { .. })
+            | Self::BrokenBody(_)
+            | Self::NotTensors { .. }
+            | Self::Infer(InferError::BadInput(_)) => StatusCode::BAD_REQUEST,
+            Self::UnknownPath(_)
+            | Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Infer(InferError::NotFound(_)) => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge { .. } | Self::Infer(InferError::TooLarge(_)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::WaitedTooLong { .. }
+            | Self::Draining
+            | Self::NotReady { .. }
+            | Self::OutOfBodyMemory
+            | Self::Infer(InferError::Unavailable(_) | InferError::Cancelled) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::ClientDeadline(_) | Self::Infer(InferError::Deadline(_)) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Encode(EncodeError::NotFinite { .. } | EncodeError::NotUtf8 { .. })
+            | Self::Infer(
+                InferError::Guest { .. } | InferError::Internal(_) | InferError::Backend(_),
+            )
+            | Self::Server(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    fn retry(&self) -> bool {
+        matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    }
+
+    /// The failure's column in Triton's metric.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::QueueFull { .. }
+            | Self::WaitedTooLong { .. }
+            | Self::Draining
+            | Self::NotReady { .. }
+            | Self::OutOfBodyMemory
+            | Self::ClientDeadline(_) => FailureClass::Rejected,
+            Self::Infer(InferError::Cancelled) => FailureClass::Canceled,
+            Self::Infer(
+                InferError::Guest { .. }
+                | InferError::Internal(_)
+                | InferError::Backend(_)
+                | InferError::Deadline(_),
+            ) => FailureClass::Backend,
+            _ => FailureClass::Other,
+        }
+    }
+
+    /// Write down a request that was not answered as asked.
+    pub fn log(&self, model: &str, duration_us: u64) {
+        let (status, code) = (self.status().as_u16(), self.code());
+        tracing::info!(model, status, code, duration_us, error = %self, "not answered");
+    }
+
+    /// A path that nobody serves, short enough to be repeated.
+    pub fn unknown_path(path: &str) -> Self {
+        Self::UnknownPath(clip(path))
+    }
+}
+
+impl Reason for Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownPath(_) | Self::UnknownModel { .. } | Self::UnknownVersion { .. } => {
+                "not-found"
+            }
+            Self::Method { .. } => "method-not-allowed",
+            Self::NotTensors { .. } => "not-a-tensor-model",
+            Self::ContentEncoding(_) => "content-encoding",
+            Self::TooLarge { .. } => "too-large",
+            Self::SlowBody(_) => "slow-body",
+            Self::BrokenBody(_) => "broken-body",
+            Self::OutOfBodyMemory => "out-of-body-memory",
+            Self::QueueFull { .. } => "queue-full",
+            Self::WaitedTooLong { .. } => "waited-too-long",
+            Self::ClientDeadline(_) => "deadline",
+            Self::Draining => "draining",
+            Self::NotReady { .. } => "not-ready",
+            Self::Decode(error) => error.code(),
+            Self::Encode(error) => error.code(),
+            Self::Infer(error) => error.code(),
+            Self::Server(_) => "internal",
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = ErrorJson { error: &self.to_string(), code: self.code() };
+        let mut response = json(self.status(), &body);
+        if self.retry() {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+// === impl FailureClass ===
+
+impl FailureClass {
+    pub const ALL: [Self; 4] = [Self::Rejected, Self::Canceled, Self::Backend, Self::Other];
+
+    /// The value of the metric's `reason` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "REJECTED",
+            Self::Canceled => "CANCELED",
+            Self::Backend => "BACKEND",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+/// A JSON answer.
+pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    let text = serde_json::to_vec(value).unwrap_or_else(|_| b"{}".to_vec());
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_the_one_in_the_design() {
+        let model = || "m".to_owned();
+        let table = [
+            (Failure::QueueFull { model: model() }, 429, "queue-full", true),
+            (
+                Failure::WaitedTooLong { model: model(), waited: Duration::ZERO },
+                503,
+                "waited-too-long",
+                true,
+            ),
+            (Failure::NotReady { model: model(), state: State::Loading }, 503, "not-ready", true),
+            (Failure::Draining, 503, "draining", true),
+            (Failure::ClientDeadline(Duration::ZERO), 504, "deadline", false),
+            (InferError::Deadline(Duration::ZERO).into(), 504, "deadline", false),
+            (InferError::BadInput(model()).into(), 400, "bad-input", false),
+            (InferError::NotFound(model()).into(), 404, "not-found", false),
+            (Failure::unknown_path("/x"), 404, "not-found", false),
+            (InferError::TooLarge(model()).into(), 413, "too-large", false),
+            (Failure::SlowBody(Duration::ZERO), 408, "slow-body", false),
+            (
+                InferError::Guest { model: model(), detail: model() }.into(),
+                500,
+                "guest-failed",
+                false,
+            ),
+            (InferError::Backend(model()).into(), 500, "backend-failed", false),
+            (InferError::Internal(model()).into(), 500, "internal", false),
+        ];
+        for (failure, status, code, retry) in table {
+            assert_eq!(failure.code(), code);
+            let text = failure.to_string();
+            let response = failure.into_response();
+            assert_eq!(response.status().as_u16(), status, "{text}");
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retry, "{text}");
+        }
+    }
+}

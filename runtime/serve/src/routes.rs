@@ -1,0 +1,159 @@
+//! The paths of the Open Inference Protocol, and what is beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::body::{self, BodyMemory};
+use crate::forward;
+use crate::infer;
+use crate::metadata::{LiveJson, ModelJson, ModelReadyJson, ModelsJson, ReadyJson, ServerJson};
+use crate::repository::{Live, Repository};
+use crate::respond::{Failure, json};
+use crate::settings::ServeSettings;
+
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub repository: Repository,
+    pub memory: Arc<BodyMemory>,
+    pub max_body: u64,
+    pub body_timeout: Duration,
+}
+
+/// `{model}`, or `{model}` and `{version}`.
+#[derive(serde::Deserialize)]
+struct Target {
+    model: String,
+    version: Option<String>,
+}
+
+// === impl App ===
+
+impl App {
+    /// Most bytes of a request for a model, and whose limit that is.
+    pub fn body_limit(&self, live: &Live) -> (u64, String) {
+        let package = live.model.limits().request;
+        if package <= self.max_body {
+            (package, format!("model `{}`", live.name))
+        } else {
+            (self.max_body, "this server".to_owned())
+        }
+    }
+}
+
+// === impl Target ===
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let target = Path::<Self>::from_request_parts(parts, state).await;
+        // Only text that is not UTF-8 fails, and no model has such a name.
+        target.map(|Path(target)| target).map_err(|_| Failure::unknown_path(parts.uri.path()))
+    }
+}
+
+/// The whole HTTP interface over a repository, to be called in process or served.
+pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
+    let app = App {
+        repository,
+        memory: BodyMemory::new(settings.max_body_memory),
+        max_body: settings.max_body,
+        body_timeout: settings.body_timeout,
+    };
+    let mut router = Router::new()
+        .route("/v2", get(server))
+        .route("/v2/", get(server))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models", get(models))
+        .route("/metrics", get(metrics));
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        router = router
+            .route(model, get(metadata))
+            .route(&format!("{model}/ready"), get(model_ready))
+            .route(&format!("{model}/infer"), post(infer));
+    }
+    router.method_not_allowed_fallback(wrong_method).fallback(elsewhere).with_state(app)
+}
+
+async fn server() -> Response {
+    json(StatusCode::OK, &ServerJson::new())
+}
+
+async fn live() -> Response {
+    json(StatusCode::OK, &LiveJson { live: true })
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    let ready = app.repository.is_ready();
+    json(readiness(ready), &ReadyJson { ready })
+}
+
+async fn models(State(app): State<App>) -> Response {
+    json(StatusCode::OK, &ModelsJson { models: app.repository.names() })
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    match app.repository.metrics_text() {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => Failure::Server(error.to_string()).into_response(),
+    }
+}
+
+async fn metadata(State(app): State<App>, target: Target) -> Response {
+    match app.repository.peek(&target.model, target.version.as_deref()) {
+        Ok(live) => json(StatusCode::OK, &ModelJson::new(&live)),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn model_ready(State(app): State<App>, target: Target) -> Response {
+    let ready = match app.repository.get(&target.model, target.version.as_deref()) {
+        Ok(_) => true,
+        Err(Failure::NotReady { .. } | Failure::Draining) => false,
+        Err(failure) => return failure.into_response(),
+    };
+    json(readiness(ready), &ModelReadyJson { name: &target.model, ready })
+}
+
+async fn infer(State(app): State<App>, target: Target, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    infer::answer(&app, &target.model, target.version.as_deref(), &head.headers, body).await
+}
+
+async fn wrong_method(method: Method) -> Response {
+    Failure::Method { method }.into_response()
+}
+
+/// A path that is not the protocol's: a model's own, or nobody's.
+async fn elsewhere(State(app): State<App>, request: Request) -> Response {
+    if is_own(request.uri().path()) {
+        let (head, body) = request.into_parts();
+        body::discard(body).await;
+        return Failure::unknown_path(head.uri.path()).into_response();
+    }
+    forward::answer(&app, request).await
+}
+
+/// Whether a path is the server's own, also where nothing is there.
+fn is_own(path: &str) -> bool {
+    let below = |own: &str| {
+        path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below("/v2") || below("/metrics")
+}
+
+fn readiness(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

@@ -1,0 +1,49 @@
+//! What the host decides about the server. Every bound of it is here or a named
+//! constant beside the code that keeps it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Settings of a server.
+#[derive(Debug, Clone)]
+pub struct ServeSettings {
+    /// Address and port; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// Most bytes of one request's body, whatever a package allows.
+    pub max_body: u64,
+    /// Most bytes that all bodies in memory may have together. A request past it is
+    /// turned away with 503.
+    pub max_body_memory: u64,
+    /// Most bytes of one request's headers.
+    pub max_headers: usize,
+    /// Time that a client has for its headers. A connection that is kept alive
+    /// without a request is closed after it, too.
+    pub header_timeout: Duration,
+    /// Time that a client has for its body.
+    pub body_timeout: Duration,
+    /// Open connections; more wait in the listener's backlog.
+    pub max_connections: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Time that requests have to finish when the server shuts down.
+    pub drain: Duration,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            max_body: 256 << 20,
+            max_body_memory: 1 << 30,
+            // hyper needs at least 8 KiB. Bodies are read in pieces of this size at
+            // most, so it is also what fits a core's cache.
+            max_headers: 128 << 10,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            max_connections: 4096,
+            max_streams: 256,
+            // Kubernetes gives a pod 30 seconds by default.
+            drain: Duration::from_secs(25),
+        }
+    }
+}

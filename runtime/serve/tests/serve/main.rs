@@ -1,0 +1,8 @@
+//! The server from outside: real packages, called in process and over sockets.
+
+mod connections;
+mod cost;
+mod guests;
+mod protocol;
+mod reload;
+mod support;
