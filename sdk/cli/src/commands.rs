@@ -1,0 +1,42 @@
+//! One file for each command.
+
+pub mod backend;
+pub mod bench;
+pub mod check;
+pub mod completions;
+pub mod infer;
+pub mod inspect;
+pub mod new;
+pub mod pack;
+pub mod run;
+
+use std::process::ExitCode;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Failure, Outcome};
+use crate::logging;
+use crate::output::Format;
+
+/// Run the command that was asked for.
+pub fn run(cli: Cli) -> Outcome<ExitCode> {
+    let format = cli.global.output;
+    if format == Format::Raw && !matches!(cli.command, Command::Infer(_)) {
+        return Err(Failure::usage("--output raw is only for `wick infer`"));
+    }
+    // A server says what it does; a tool, and a job, only what goes wrong.
+    let serves = matches!(&cli.command, Command::Run(args) if args.guest_args.is_empty());
+    let level = if serves { "info" } else { "warn" };
+    logging::init(cli.global.log, cli.global.log_level.as_deref().unwrap_or(level))?;
+    let done = |()| ExitCode::SUCCESS;
+    match cli.command {
+        Command::Run(args) => run::run(args, format),
+        Command::New(args) => new::run(&args, format).map(done),
+        Command::Check(args) => check::run(&args, format).map(done),
+        Command::Inspect(args) => inspect::run(&args, format).map(done),
+        Command::Pack(args) => pack::run(&args, format).map(done),
+        Command::Infer(args) => infer::run(&args, format).map(done),
+        Command::Bench(args) => bench::run(&args, format).map(done),
+        Command::Backend(args) => backend::run(&args, format).map(done),
+        Command::Completions(args) => completions::run(&args).map(done),
+    }
+}

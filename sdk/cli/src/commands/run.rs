@@ -1,0 +1,265 @@
+//! `wick run`: serve packages until a signal comes, or run a command to its end.
+//!
+//! ```text
+//!   bind ──▶ open packages ──▶ serve ──▶ load all ──▶ banner ──▶ signal ──▶ drain
+//!              (live, not ready) └────────────┘ ready            second signal: end
+//! ```
+//!
+//! The port is taken first: clients may connect while models load, and probes see a live
+//! server that is not ready yet.
+
+mod banner;
+mod grants;
+mod job;
+mod signals;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wick_engine::Grants;
+use wick_serve::{
+    BindError, Bound, Drained, Repository, RepositoryError, RepositorySettings, ServeSettings,
+    Server, Source, Watch,
+};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::host::{self, Host, HostArgs};
+use crate::output::{self, Format};
+use crate::quantity;
+
+use grants::GrantArgs;
+use signals::Signals;
+
+/// Serve packages, or run a command package to its end
+///
+/// Answers the Open Inference Protocol (v2 REST with binary tensors) at /v2. The first SIGTERM or
+/// Ctrl-C finishes the requests in work; the second ends at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wick run ./filetype ./ocr
+  wick run ./filetype --watch --log-level debug
+  wick run filetype.tar --addr 0.0.0.0:8080 --output json
+  wick run ./classify -- cat.png dog.png      a command package, as a job")]
+pub struct RunArgs {
+    /// Package directories, OCI layouts, or their tars
+    #[arg(required = true, value_name = "PACKAGE")]
+    pub packages: Vec<PathBuf>,
+    /// Arguments of a command package
+    #[arg(last = true, value_name = "ARGUMENT")]
+    pub guest_args: Vec<String>,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT", env = "WICK_ADDR")]
+    addr: SocketAddr,
+    /// Load a package again when it changes, without a failed request
+    #[arg(long)]
+    watch: bool,
+    /// Most bytes of a request's body, whatever packages allow
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    max_body: Option<u64>,
+    /// Time that requests have to finish after the first signal
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration)]
+    drain: Duration,
+    /// Check flags and packages, and serve nothing
+    #[arg(long)]
+    check_config: bool,
+    #[command(flatten)]
+    grants: GrantArgs,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// A server that runs in the background.
+struct Serving {
+    addr: SocketAddr,
+    repository: Repository,
+    stop: CancellationToken,
+    task: JoinHandle<Drained>,
+}
+
+pub fn run(args: RunArgs, format: Format) -> Outcome<ExitCode> {
+    let grants = args.grants.grants(|name| std::env::var(name).ok())?;
+    if args.check_config {
+        return check_config(&args, format);
+    }
+    if !args.guest_args.is_empty() && args.packages.len() > 1 {
+        return Err(Failure::usage("arguments after `--` are for one package"));
+    }
+    let cpus = args.host.nn_settings().cpus;
+    host::block_on(cpus, start(args, grants, format))
+}
+
+async fn start(args: RunArgs, grants: Grants, format: Format) -> Outcome<ExitCode> {
+    let mut signals = Signals::listen()?;
+    if !args.guest_args.is_empty() {
+        return job::run(&args, &args.host.host()?, grants, &mut signals).await;
+    }
+    let bound = Server::bind(settings(&args)).await.map_err(|error| bind_failure(&error));
+    let host = args.host.host()?;
+    // Only loading tells whether a package is a command, which needs no port: a port
+    // that is taken must not keep it from running.
+    let bound = match bound {
+        Ok(bound) => bound,
+        Err(failure) if args.packages.len() == 1 && job::is_command(&args, &host).await => {
+            tracing::debug!(code = failure.code(), "no port, and none is needed");
+            return job::run(&args, &host, grants, &mut signals).await;
+        }
+        Err(failure) => return Err(failure),
+    };
+    match serve(&args, &host, grants.clone(), bound, &mut signals, format).await {
+        Err(RunError::Command) => job::run(&args, &host, grants, &mut signals).await,
+        Err(RunError::Failed(failure)) => Err(failure),
+        Ok(code) => Ok(code),
+    }
+}
+
+/// Why nothing is served.
+enum RunError {
+    /// The only package is a command.
+    Command,
+    Failed(Failure),
+}
+
+async fn serve(
+    args: &RunArgs,
+    host: &Host,
+    grants: Grants,
+    bound: Bound,
+    signals: &mut Signals,
+    format: Format,
+) -> Result<ExitCode, RunError> {
+    let serving = Serving::start(args, host, grants, bound).await.map_err(RunError::Failed)?;
+    let failures = tokio::select! {
+        failures = serving.repository.load_all() => failures,
+        () = signals.next() => return serving.end(signals, format).await.map_err(RunError::Failed),
+    };
+    if let [(_, RepositoryError::Command { .. })] = &failures[..]
+        && args.packages.len() == 1
+    {
+        serving.abort().await;
+        return Err(RunError::Command);
+    }
+    if !failures.is_empty() && !args.watch {
+        serving.abort().await;
+        return Err(RunError::Failed(load_failure(&failures)));
+    }
+    // Who watches is about to mend what is broken.
+    for (_, error) in &failures {
+        Failure::repository(error).report(Format::Human);
+    }
+    serving.watch(args.watch).map_err(RunError::Failed)?;
+    banner::print(serving.addr, &serving.repository, args.watch, format);
+    signals.next().await;
+    serving.end(signals, format).await.map_err(RunError::Failed)
+}
+
+// === impl Serving ===
+
+impl Serving {
+    /// Open the packages and answer requests, of which none can be served yet.
+    async fn start(args: &RunArgs, host: &Host, grants: Grants, bound: Bound) -> Outcome<Self> {
+        let settings = RepositorySettings { cpus: host.cpus, drain: args.drain };
+        let repository = Repository::new(host.engine.clone(), settings);
+        let repository = repository.map_err(|error| Failure::repository(&error))?;
+        for path in &args.packages {
+            let source = Source { path: path.clone(), grants: grants.clone() };
+            repository.add(source).await.map_err(|error| Failure::repository(&error))?;
+        }
+        let addr = bound.local_addr();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(bound.serve(repository.clone(), stop.clone()));
+        Ok(Self { addr, repository, stop, task })
+    }
+
+    fn watch(&self, wanted: bool) -> Outcome {
+        if wanted {
+            let watch = Watch::new(self.repository.clone()).map_err(|error| {
+                let source = std::error::Error::source(&error);
+                Failure::new(Exit::Failure, "watch", &error).caused_by(source)
+            })?;
+            tokio::spawn(watch.run(self.stop.clone()));
+        }
+        Ok(())
+    }
+
+    /// Finish what was begun; a second signal ends the process at once.
+    async fn end(self, signals: &mut Signals, format: Format) -> Outcome<ExitCode> {
+        self.stop.cancel();
+        if format == Format::Human {
+            eprintln!("finishing requests; a second signal ends at once");
+        }
+        tokio::select! {
+            drained = self.task => {
+                let drained = drained.map_err(anyhow::Error::new)?;
+                tracing::info!(cut_off = drained.cut_off, "stopped");
+                Ok(ExitCode::SUCCESS)
+            }
+            () = signals.next() => Ok(Exit::Interrupted.into()),
+        }
+    }
+
+    async fn abort(self) {
+        self.task.abort();
+        // It was told to end; how it ended says nothing.
+        let _ = self.task.await;
+    }
+}
+
+fn settings(args: &RunArgs) -> ServeSettings {
+    let mut settings = ServeSettings { addr: args.addr, drain: args.drain, ..Default::default() };
+    if let Some(max_body) = args.max_body {
+        settings.max_body = max_body;
+        settings.max_body_memory = settings.max_body_memory.max(max_body);
+    }
+    settings
+}
+
+fn bind_failure(error: &BindError) -> Failure {
+    let (code, help) = match error {
+        BindError::InUse { .. } => {
+            ("address-in-use", Some("stop what listens there, or give --addr 127.0.0.1:0"))
+        }
+        _ => ("address", None),
+    };
+    let source = std::error::Error::source(error);
+    let failure = Failure::new(Exit::Unavailable, code, error).caused_by(source);
+    match help {
+        Some(help) => failure.help(help),
+        None => failure,
+    }
+}
+
+/// The first failure, and the others beside it.
+fn load_failure(failures: &[(String, RepositoryError)]) -> Failure {
+    let mut all = failures.iter().map(|(_, error)| Failure::repository(error));
+    let first = all.next().unwrap_or_else(|| Failure::new(Exit::Failure, "failed", "not loaded"));
+    for other in all {
+        other.report(Format::Human);
+    }
+    first
+}
+
+fn check_config(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
+    let mut names = std::collections::BTreeMap::new();
+    for path in &args.packages {
+        let package = host::open(path)?;
+        let name = package.manifest().name.to_string();
+        if let Some(other) = names.insert(name.clone(), path) {
+            let (first, second) = (other.display(), path.display());
+            let text = format!("two packages are called `{name}`: {first} and {second}");
+            return Err(Failure::new(Exit::BadData, "model-twice", text));
+        }
+    }
+    let names: Vec<_> = names.into_keys().collect();
+    match format {
+        Format::Json => output::json(&json!({ "ok": true, "models": names })),
+        _ => output::line(format_args!("{} {}", output::green("ok:"), names.join(", "))),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,37 @@
+//! Logs on stderr, for people or for machines. `RUST_LOG` has the last word.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+
+use crate::failure::{Failure, Outcome};
+use crate::output;
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// Start logging at `level`, a filter as in `RUST_LOG`.
+///
+/// # Errors
+/// The filter is malformed.
+pub fn init(format: LogFormat, level: &str) -> Outcome {
+    let from_env = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
+    let text = from_env.as_deref().unwrap_or(level);
+    let filter = EnvFilter::try_new(text).map_err(|error| {
+        Failure::usage(format_args!("`{text}` is not a log filter: {error}"))
+            .help("write a level (error, warn, info, debug, trace) or target=level,…")
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_timer(SystemTime)
+        .with_ansi(output::coloured());
+    match format {
+        LogFormat::Human => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The real executable, on packages that are made here.
+
+mod bench;
+mod calls;
+mod messages;
+mod new;
+mod packages;
+mod serving;
+mod support;
