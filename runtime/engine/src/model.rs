@@ -192,7 +192,7 @@ impl From<wick_nn::InferError> for InferError {
             wick_nn::InferError::Unloaded(_) | wick_nn::InferError::Busy(_) => {
                 Self::Unavailable(error.to_string())
             }
-            _ => Self::Backend(error.to_string()),
+            wick_nn::InferError::Backend { .. } => Self::Backend(error.to_string()),
         }
     }
 }

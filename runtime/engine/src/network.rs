@@ -39,10 +39,10 @@ impl WasiHttpHooks for Outgoing {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         Box::new(async move {
-            use http_body_util::BodyExt as _;
+            use http_body_util::BodyExt;
             let (response, connection) = default_send_request(request, options).await?;
             let connection: Box<dyn Future<Output = _> + Send> = Box::new(connection);
-            Ok((response.map(|body| body.boxed_unsync()), connection))
+            Ok((response.map(BodyExt::boxed_unsync), connection))
         })
     }
 }

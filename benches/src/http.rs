@@ -1,0 +1,126 @@
+//! A blocking HTTP/1.1 client with one connection. A benchmark's client must cost
+//! as little as can be, since it shares the cores with what it measures; a general
+//! client adds tens of microseconds and two thread hops a request.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+/// Longest wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// One keep-alive connection.
+pub struct Client {
+    stream: TcpStream,
+    addr: SocketAddr,
+    buffer: Vec<u8>,
+}
+
+/// Status and body of an answer.
+pub struct Answer {
+    pub status: u16,
+    pub json_len: Option<usize>,
+    pub body: Vec<u8>,
+}
+
+/// A request that is sent many times: its bytes, head included.
+pub struct Prepared(Vec<u8>);
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(addr)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream, addr, buffer: Vec::with_capacity(64 << 10) })
+    }
+
+    /// Send a prepared request and read the whole answer.
+    pub fn send(&mut self, request: &Prepared) -> anyhow::Result<Answer> {
+        self.stream.write_all(&request.0)?;
+        self.read_answer().with_context(|| format!("answer from {}", self.addr))
+    }
+
+    pub fn get(&mut self, path: &str) -> anyhow::Result<Answer> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: wick\r\n\r\n");
+        self.send(&Prepared(head.into_bytes()))
+    }
+
+    fn read_answer(&mut self) -> anyhow::Result<Answer> {
+        self.buffer.clear();
+        let head_len = loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.fill()?;
+        };
+        let head = std::str::from_utf8(&self.buffer[..head_len])?;
+        let status = head.split(' ').nth(1).context("no status line")?.parse()?;
+        let body_len: usize = header(head, "content-length").context("no content-length")?;
+        let json_len = header(head, "inference-header-content-length");
+        ensure!(body_len <= MAX_ANSWER, "answer of {body_len} bytes");
+        let have = self.buffer.len() - head_len;
+        let mut body = vec![0; body_len];
+        body[..have].copy_from_slice(&self.buffer[head_len..]);
+        self.stream.read_exact(&mut body[have..])?;
+        Ok(Answer { status, json_len, body })
+    }
+
+    fn fill(&mut self) -> anyhow::Result<()> {
+        let mut chunk = [0; 16 << 10];
+        let read = self.stream.read(&mut chunk)?;
+        if read == 0 {
+            bail!("the connection was closed");
+        }
+        self.buffer.extend_from_slice(&chunk[..read]);
+        Ok(())
+    }
+}
+
+impl Prepared {
+    /// A POST with the JSON header and the tensors' bytes of the binary extension.
+    pub fn infer(model: &str, json: &serde_json::Value, tensors: &[&[u8]]) -> Self {
+        let json = json.to_string();
+        let len = json.len() + tensors.iter().map(|tensor| tensor.len()).sum::<usize>();
+        let mut bytes = format!(
+            "POST /v2/models/{model}/infer HTTP/1.1\r\nHost: wick\r\n\
+             Content-Type: application/octet-stream\r\n\
+             Inference-Header-Content-Length: {}\r\nContent-Length: {len}\r\n\r\n{json}",
+            json.len(),
+        )
+        .into_bytes();
+        for tensor in tensors {
+            bytes.extend_from_slice(tensor);
+        }
+        Self(bytes)
+    }
+}
+
+impl Answer {
+    /// The body as text for an error message.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).chars().take(500).collect()
+    }
+
+    /// The binary tensors after the JSON.
+    pub fn tensors(&self) -> anyhow::Result<&[u8]> {
+        ensure!(self.status == 200, "status {}: {}", self.status, self.text());
+        let at = self.json_len.context("the answer has no binary tensors")?;
+        self.body.get(at..).context("inference header longer than the body")
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn header<T: std::str::FromStr>(head: &str, name: &str) -> Option<T> {
+    head.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim().parse().ok())?
+    })
+}

@@ -1,0 +1,31 @@
+//! Benchmarks. Each prints one JSON line a bar on standard output and says on
+//! standard error what it does. Run them through `cargo xtask bench NAME`, which
+//! sets up models, guests and ONNX Runtime first.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark's lines and its progress are its output"
+)]
+
+mod bar;
+mod direct;
+mod http;
+mod packages;
+mod runtime;
+mod server;
+mod setup;
+mod stats;
+
+use anyhow::{Context as _, bail};
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let name = args.next().context("usage: wick-benches NAME [BAR...]; there is: runtime")?;
+    let only: Vec<String> = args.collect();
+    let setup = setup::Setup::from_env()?;
+    match name.as_str() {
+        "runtime" => runtime::run(&setup, &only),
+        _ => bail!("no benchmark `{name}`; there is: runtime"),
+    }
+}

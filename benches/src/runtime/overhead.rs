@@ -1,0 +1,192 @@
+//! What HTTP, the handler and the host add to one inference.
+//!
+//! Three callers take turns in rounds: ONNX Runtime called directly, the same model
+//! as a pass-through package, and through a handler component. Overhead is the
+//! difference of a round's medians, so that a slow phase of the machine hits all.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+
+use crate::bar;
+use crate::direct::{Direct, Floor, Input};
+use crate::http::{Client, Prepared};
+use crate::packages;
+use crate::server::Server;
+use crate::setup::Setup;
+use crate::stats::{median, round};
+
+/// Rounds, and inferences of each caller in a round.
+const ROUNDS: usize = 15;
+const PER_ROUND: usize = 25;
+
+/// Threads of one inference, the same for all callers. One, since the figure is
+/// what wick adds, and two threads on a shared machine vary more than that.
+const THREADS: usize = 1;
+
+struct Case {
+    name: &'static str,
+    direct: Direct,
+    passthrough: Prepared,
+    handler: Prepared,
+    client: Client,
+}
+
+/// Medians of one case over all rounds, in milliseconds.
+struct Figures {
+    direct: f64,
+    passthrough_overhead: f64,
+    handler_overhead: f64,
+}
+
+pub fn run(setup: &Setup) -> anyhow::Result<()> {
+    let floor = Floor::new(&setup.onnxruntime)?;
+    let mut real = real_case(setup, &floor)?;
+    let real = measure(&mut real.1)?;
+    let mut image = image_case(setup, &floor)?;
+    let image = measure(&mut image.1)?;
+    // The bars take the worse of the two models.
+    let handler = real.handler_overhead.max(image.handler_overhead);
+    let ratio = real.ratio().max(image.ratio());
+    let passthrough = real.passthrough_overhead.max(image.passthrough_overhead);
+    let detail = json!({
+        "threads": THREADS,
+        "rounds": ROUNDS,
+        "magika_8_kb_input": real.json(),
+        "conv_net_600_kb_input": image.json(),
+    });
+    bar::report("handler-overhead-ms", handler, "ms", detail.clone());
+    bar::report("handler-overhead-ratio", ratio, "ratio", detail.clone());
+    bar::report("passthrough-overhead-ms", passthrough, "ms", detail);
+    Ok(())
+}
+
+/// Magika: the filetype handler turns a file into 2048 tokens; the direct caller
+/// gets the tokens ready-made.
+fn real_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
+    let model = setup.models.join("magika/model.onnx");
+    let passthrough = packages::passthrough(setup, "magika-direct", &model, THREADS)?;
+    let handler = packages::filetype(setup, THREADS)?;
+    let sample = setup.sample();
+    let json = json!({
+        "inputs": [{"name": "bytes", "datatype": "UINT8", "shape": [sample.len()],
+            "parameters": {"binary_data_size": sample.len()}}],
+        "parameters": {"binary_data_output": true},
+    });
+    let handler_request = Prepared::infer("filetype", &json, &[sample]);
+    let tokens = Input::I32(vec![1, 2048], (0..2048).map(|i| (i * 7) % 256).collect());
+    case(setup, floor, "magika", &model, &tokens, &passthrough, &handler, handler_request)
+}
+
+/// A convolution network with a picture as input, forwarded by a handler.
+fn image_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
+    let model = packages::conv_model(setup)?;
+    let passthrough = packages::passthrough(setup, "conv-direct", &model, THREADS)?;
+    let handler = packages::relay(setup, "conv-relay", &model, THREADS)?;
+    let input = packages::conv_input();
+    let request = request("conv-relay", &input, "x");
+    case(setup, floor, "conv", &model, &input, &passthrough, &handler, request)
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is one part of the comparison")]
+fn case(
+    setup: &Setup,
+    floor: &Floor,
+    name: &'static str,
+    model: &Path,
+    input: &Input,
+    passthrough: &Path,
+    handler: &Path,
+    handler_request: Prepared,
+) -> anyhow::Result<(Server, Case)> {
+    let server = Server::start(setup, &[passthrough, handler])?;
+    let mut client = server.client()?;
+    let direct = floor.load(model, THREADS, input)?;
+    let package = passthrough.file_name().context("package folder")?.to_string_lossy().into_owned();
+    let input_name = first_input(&mut client, &package)?;
+    let passthrough = request(&package, input, &input_name);
+    Ok((server, Case { name, direct, passthrough, handler: handler_request, client }))
+}
+
+fn request(model: &str, input: &Input, name: &str) -> Prepared {
+    let bytes = input.bytes();
+    let json = json!({
+        "inputs": [{"name": name, "datatype": input.datatype(), "shape": input.shape(),
+            "parameters": {"binary_data_size": bytes.len()}}],
+        "parameters": {"binary_data_output": true},
+    });
+    Prepared::infer(model, &json, &[&bytes])
+}
+
+fn first_input(client: &mut Client, model: &str) -> anyhow::Result<String> {
+    let answer = client.get(&format!("/v2/models/{model}"))?;
+    let metadata: serde_json::Value = serde_json::from_slice(&answer.body)?;
+    Ok(metadata["inputs"][0]["name"].as_str().context("no input in the metadata")?.to_owned())
+}
+
+fn measure(case: &mut Case) -> anyhow::Result<Figures> {
+    check_same_answer(case)?;
+    let (mut direct, mut pass, mut hand) = (vec![], vec![], vec![]);
+    for index in 0..=ROUNDS {
+        let client = &mut case.client;
+        let floor = times(|| case.direct.run().map(drop))?;
+        let passthrough = times(|| client.send(&case.passthrough)?.tensors().map(drop))?;
+        let handler = times(|| client.send(&case.handler)?.tensors().map(drop))?;
+        // The first round warms caches and is not counted.
+        if index > 0 {
+            direct.push(floor);
+            pass.push(passthrough - floor);
+            hand.push(handler - floor);
+        }
+    }
+    let figures = Figures {
+        direct: median(&direct),
+        passthrough_overhead: median(&pass),
+        handler_overhead: median(&hand),
+    };
+    eprintln!("{}: {}", case.name, figures.json());
+    Ok(figures)
+}
+
+/// A fast wrong answer would be no result.
+fn check_same_answer(case: &mut Case) -> anyhow::Result<()> {
+    let want = case.direct.run()?;
+    let answer = case.client.send(&case.passthrough)?;
+    let got: Vec<f32> = answer
+        .tensors()?
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        .collect();
+    ensure!(got.len() == want.len(), "{}: {} values, not {}", case.name, got.len(), want.len());
+    let close = got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-3 * b.abs().max(1.0));
+    ensure!(close, "{}: wick and ONNX Runtime disagree", case.name);
+    case.client.send(&case.handler)?.tensors()?;
+    Ok(())
+}
+
+/// Median time of one call in this round, in milliseconds.
+fn times(mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let mut times = Vec::with_capacity(PER_ROUND);
+    for _ in 0..PER_ROUND {
+        let start = Instant::now();
+        call()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(median(&times))
+}
+
+impl Figures {
+    fn ratio(&self) -> f64 {
+        (self.direct + self.handler_overhead) / self.direct
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "direct_ms": round(self.direct),
+            "passthrough_overhead_ms": round(self.passthrough_overhead),
+            "handler_overhead_ms": round(self.handler_overhead),
+        })
+    }
+}

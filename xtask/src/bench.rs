@@ -1,0 +1,28 @@
+//! `cargo xtask bench NAME [BAR...]`: set up, build, run; the lines go to standard output.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use crate::house::House;
+use crate::setup;
+use crate::tools;
+
+pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
+    ensure!(!args.is_empty(), "usage: cargo xtask bench NAME [BAR...], such as `bench runtime`");
+    setup::run(house)?;
+    build(house)?;
+    let mut bench = Command::new(house.target.join("debug/wick-benches"));
+    bench.args(args).current_dir(&house.root).env("WICK_BIN", house.wick());
+    house.set_variables(&mut bench);
+    let status = bench.stdin(Stdio::null()).status().context("start wick-benches")?;
+    ensure!(status.success(), "the benchmark failed: {status}");
+    Ok(())
+}
+
+/// Build every executable of the workspace. All at once, as the tests do: cargo chooses
+/// the features of dependencies by what it is asked to build, and would build them again.
+pub fn build(house: &House) -> anyhow::Result<()> {
+    eprintln!("build: wick");
+    tools::run(house.cargo().args(["build", "--workspace", "--bins"]))
+}

@@ -1,0 +1,90 @@
+//! The project's own tools: `cargo xtask NAME`. Each command is one file; what it needs
+//! from the machine is said before it is used, and nothing is written outside
+//! `~/.cache/wick`, the target folder, and the ignored files of `examples/`.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "its commands talk to people: results on standard output, progress beside it"
+)]
+
+mod arm64;
+mod bench;
+mod clients;
+mod containerd;
+mod demo;
+mod examples;
+mod guests;
+mod house;
+mod http;
+mod lock;
+mod models;
+mod onnx;
+mod onnxruntime;
+mod pip;
+mod report;
+mod server;
+mod setup;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::house::House;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup               fetch models and ONNX Runtime, build guests, fill examples/
+  models              only the models
+  guests              only the guests
+  test [--cluster] [NAME]
+                      setup, then every check and test (or the tests named like NAME);
+                      --cluster adds those that install packages or need root
+  demo [--serve]      serve the examples and call them; --serve keeps them up
+  bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
+  tidy                the house rules
+  clients             call the examples with clients of other servers
+  arm64               cross-build and answer one request under qemu-user
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> anyhow::Result<()> {
+    let Some((command, rest)) = args.split_first() else {
+        bail!("no command given\n\n{USAGE}");
+    };
+    if matches!(command.as_str(), "help" | "-h" | "--help") {
+        print!("{USAGE}");
+        return Ok(());
+    }
+    let house = House::find()?;
+    match command.as_str() {
+        "setup" => setup::run(&house),
+        "models" => lock::hold(&house).and_then(|_lock| models::fetch(&house)),
+        "guests" => guests::build(&house),
+        "test" => test::run(&house, &test::Options::parse(rest)?),
+        "demo" => demo::run(&house, rest),
+        "bench" => bench::run(&house, rest),
+        "tidy" => tidy::run(&house),
+        "clients" => {
+            setup::run(&house)?;
+            bench::build(&house)?;
+            clients::run(&house).map(|counts| println!("{counts}"))
+        }
+        "arm64" => arm64::run(&house, rest.iter().any(|arg| arg == "--install")),
+        other => bail!("there is no command `{other}`\n\n{USAGE}"),
+    }
+}
