@@ -87,7 +87,7 @@ fn log(level: LogLevel, category: &str, id: &str, place: &str, message: &str) {
         LogLevel::Verbose | LogLevel::Info | LogLevel::Error => {
             tracing::debug!(category, id, place, "onnxruntime: {message}");
         }
-        LogLevel::Warning => tracing::warn!(category, id, place, "onnxruntime: {message}"),
+        LogLevel::Warning => tracing::debug!(category, id, place, "onnxruntime: {message}"),
         LogLevel::Fatal => tracing::error!(category, id, place, "onnxruntime: {message}"),
     }
 }
