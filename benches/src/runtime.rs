@@ -14,10 +14,7 @@ type Bench = fn(&Setup) -> anyhow::Result<()>;
 
 /// Each benchmark with the bars that it reports.
 const BENCHES: [(&[&str], Bench); 6] = [
-    (
-        &["handler-overhead-ms", "handler-overhead-ratio", "passthrough-overhead-ms"],
-        overhead::run,
-    ),
+    (&["handler-overhead-ms", "handler-overhead-ratio", "passthrough-overhead-ms"], overhead::run),
     (&["throughput-vs-ort"], throughput::run),
     (&["instantiate-us"], instantiate::run),
     (&["cold-start-ms", "cold-start-large-ms"], cold_start::run),

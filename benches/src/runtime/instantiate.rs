@@ -19,10 +19,8 @@ pub fn run(setup: &Setup) -> anyhow::Result<()> {
     let package = packages::filetype(setup, 1)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let times = runtime.block_on(async {
-        let settings = NnSettings {
-            onnxruntime: Some(setup.onnxruntime.clone()),
-            ..NnSettings::detect()
-        };
+        let settings =
+            NnSettings { onnxruntime: Some(setup.onnxruntime.clone()), ..NnSettings::detect() };
         let engine = Engine::new(EngineSettings::default(), Nn::new(settings)?)?;
         let model = engine.load(Package::open(&package)?, Grants::default()).await?;
         let mut times = Vec::with_capacity(INSTANCES);
