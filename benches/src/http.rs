@@ -21,6 +21,16 @@ pub struct Client {
     buffer: Vec<u8>,
 }
 
+/// How a client waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// In the kernel, as an ordinary client does.
+    Asleep,
+    /// Asking again and again. What is measured then has no wake-up of the client
+    /// in it, which in a virtual machine costs more than all of the server.
+    Polling,
+}
+
 /// Status and body of an answer.
 pub struct Answer {
     pub status: u16,
@@ -39,9 +49,18 @@ impl Client {
         Ok(Self { stream, addr, buffer: Vec::with_capacity(64 << 10) })
     }
 
+    /// Change how this client waits.
+    pub fn wait(&mut self, wait: Wait) -> std::io::Result<()> {
+        self.stream.set_nonblocking(wait == Wait::Polling)
+    }
+
     /// Send a prepared request and read the whole answer.
     pub fn send(&mut self, request: &Prepared) -> anyhow::Result<Answer> {
-        self.stream.write_all(&request.0)?;
+        let mut rest = &request.0[..];
+        while !rest.is_empty() {
+            let written = until_ready(|| self.stream.write(rest))?;
+            rest = &rest[written..];
+        }
         self.read_answer().with_context(|| format!("answer from {}", self.addr))
     }
 
@@ -63,16 +82,20 @@ impl Client {
         let body_len: usize = header(head, "content-length").context("no content-length")?;
         let json_len = header(head, "inference-header-content-length");
         ensure!(body_len <= MAX_ANSWER, "answer of {body_len} bytes");
-        let have = self.buffer.len() - head_len;
+        let mut have = self.buffer.len() - head_len;
         let mut body = vec![0; body_len];
         body[..have].copy_from_slice(&self.buffer[head_len..]);
-        self.stream.read_exact(&mut body[have..])?;
+        while have < body_len {
+            let read = until_ready(|| self.stream.read(&mut body[have..]))?;
+            ensure!(read > 0, "the connection was closed");
+            have += read;
+        }
         Ok(Answer { status, json_len, body })
     }
 
     fn fill(&mut self) -> anyhow::Result<()> {
         let mut chunk = [0; 16 << 10];
-        let read = self.stream.read(&mut chunk)?;
+        let read = until_ready(|| self.stream.read(&mut chunk))?;
         if read == 0 {
             bail!("the connection was closed");
         }
@@ -111,6 +134,16 @@ impl Answer {
         ensure!(self.status == 200, "status {}: {}", self.status, self.text());
         let at = self.json_len.context("the answer has no binary tensors")?;
         self.body.get(at..).context("inference header longer than the body")
+    }
+}
+
+/// Repeat a call on a socket that does not block until it does something.
+fn until_ready<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::hint::spin_loop(),
+            done => return done,
+        }
     }
 }
 

@@ -29,6 +29,11 @@ pub fn conv_input() -> Input {
     picture()
 }
 
+/// Tokens as Magika takes them: bytes of a file, 256 for none.
+pub fn magika_input() -> Input {
+    Input::I32(vec![1, 2048], (0..2048).map(|i| (i * 7) % 256).collect())
+}
+
 pub fn resnet_input() -> Input {
     picture()
 }

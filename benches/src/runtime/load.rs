@@ -64,11 +64,16 @@ pub fn drive_until(
     Ok(Load { requests, per_second: requests as f64 / start.elapsed().as_secs_f64() })
 }
 
-/// A binary request for a model whose input is called `x`.
+/// A binary request for a generated model, whose input is called `x`.
 pub fn request(model: &str, input: &Input) -> Prepared {
+    request_named(model, input, "x")
+}
+
+/// A binary request for a model with one input.
+pub fn request_named(model: &str, input: &Input, name: &str) -> Prepared {
     let bytes = input.bytes();
     let json = json!({
-        "inputs": [{"name": "x", "datatype": input.datatype(), "shape": input.shape(),
+        "inputs": [{"name": name, "datatype": input.datatype(), "shape": input.shape(),
             "parameters": {"binary_data_size": bytes.len()}}],
         "parameters": {"binary_data_output": true},
     });

@@ -3,6 +3,10 @@
 //! Three callers take turns in rounds: ONNX Runtime called directly, the same model
 //! as a pass-through package, and through a handler component. Overhead is the
 //! difference of a round's medians, so that a slow phase of the machine hits all.
+//!
+//! The direct caller never sleeps, so the client polls its socket: its own wake-up is
+//! no part of the server. The detail has the same figures for a client that sleeps,
+//! which add what the kernel needs to wake it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,11 +16,13 @@ use serde_json::json;
 
 use crate::bar;
 use crate::direct::{Direct, Floor, Input};
-use crate::http::{Client, Prepared};
+use crate::http::{Client, Prepared, Wait};
 use crate::packages;
 use crate::server::Server;
 use crate::setup::Setup;
 use crate::stats::{median, round};
+
+use super::load;
 
 /// Rounds, and inferences of each caller in a round.
 const ROUNDS: usize = 15;
@@ -39,6 +45,8 @@ struct Figures {
     direct: f64,
     passthrough_overhead: f64,
     handler_overhead: f64,
+    /// The same two for a client that sleeps until the answer is there.
+    asleep: (f64, f64),
 }
 
 pub fn run(setup: &Setup) -> anyhow::Result<()> {
@@ -76,7 +84,7 @@ fn real_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
         "parameters": {"binary_data_output": true},
     });
     let handler_request = Prepared::infer("filetype", &json, &[sample]);
-    let tokens = Input::I32(vec![1, 2048], (0..2048).map(|i| (i * 7) % 256).collect());
+    let tokens = packages::magika_input();
     case(setup, floor, "magika", &model, &tokens, &passthrough, &handler, handler_request)
 }
 
@@ -86,7 +94,7 @@ fn image_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
     let passthrough = packages::passthrough(setup, "conv-direct", &model, THREADS)?;
     let handler = packages::relay(setup, "conv-relay", &model, THREADS)?;
     let input = packages::conv_input();
-    let request = request("conv-relay", &input, "x");
+    let request = load::request("conv-relay", &input);
     case(setup, floor, "conv", &model, &input, &passthrough, &handler, request)
 }
 
@@ -106,18 +114,8 @@ fn case(
     let direct = floor.load(model, THREADS, input)?;
     let package = passthrough.file_name().context("package folder")?.to_string_lossy().into_owned();
     let input_name = first_input(&mut client, &package)?;
-    let passthrough = request(&package, input, &input_name);
+    let passthrough = load::request_named(&package, input, &input_name);
     Ok((server, Case { name, direct, passthrough, handler: handler_request, client }))
-}
-
-fn request(model: &str, input: &Input, name: &str) -> Prepared {
-    let bytes = input.bytes();
-    let json = json!({
-        "inputs": [{"name": name, "datatype": input.datatype(), "shape": input.shape(),
-            "parameters": {"binary_data_size": bytes.len()}}],
-        "parameters": {"binary_data_output": true},
-    });
-    Prepared::infer(model, &json, &[&bytes])
 }
 
 fn first_input(client: &mut Client, model: &str) -> anyhow::Result<String> {
@@ -128,23 +126,29 @@ fn first_input(client: &mut Client, model: &str) -> anyhow::Result<String> {
 
 fn measure(case: &mut Case) -> anyhow::Result<Figures> {
     check_same_answer(case)?;
-    let (mut direct, mut pass, mut hand) = (vec![], vec![], vec![]);
+    let (mut direct, mut polling, mut asleep) = (vec![], [vec![], vec![]], [vec![], vec![]]);
     for index in 0..=ROUNDS {
-        let client = &mut case.client;
         let floor = times(|| case.direct.run().map(drop))?;
-        let passthrough = times(|| client.send(&case.passthrough)?.tensors().map(drop))?;
-        let handler = times(|| client.send(&case.handler)?.tensors().map(drop))?;
-        // The first round warms caches and is not counted.
+        for (wait, overheads) in [(Wait::Polling, &mut polling), (Wait::Asleep, &mut asleep)] {
+            let client = &mut case.client;
+            client.wait(wait)?;
+            let passthrough = times(|| client.send(&case.passthrough)?.tensors().map(drop))?;
+            let handler = times(|| client.send(&case.handler)?.tensors().map(drop))?;
+            // The first round warms caches and is not counted.
+            if index > 0 {
+                overheads[0].push(passthrough - floor);
+                overheads[1].push(handler - floor);
+            }
+        }
         if index > 0 {
             direct.push(floor);
-            pass.push(passthrough - floor);
-            hand.push(handler - floor);
         }
     }
     let figures = Figures {
         direct: median(&direct),
-        passthrough_overhead: median(&pass),
-        handler_overhead: median(&hand),
+        passthrough_overhead: median(&polling[0]),
+        handler_overhead: median(&polling[1]),
+        asleep: (median(&asleep[0]), median(&asleep[1])),
     };
     eprintln!("{}: {}", case.name, figures.json());
     Ok(figures)
@@ -187,6 +191,8 @@ impl Figures {
             "direct_ms": round(self.direct),
             "passthrough_overhead_ms": round(self.passthrough_overhead),
             "handler_overhead_ms": round(self.handler_overhead),
+            "client_asleep_passthrough_overhead_ms": round(self.asleep.0),
+            "client_asleep_handler_overhead_ms": round(self.asleep.1),
         })
     }
 }

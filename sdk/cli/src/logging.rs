@@ -6,6 +6,9 @@ use tracing_subscriber::fmt::time::SystemTime;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
+/// Libraries whose spans would be part of every line that a guest prints.
+const QUIET: &str = "wasmtime_wasi=warn";
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -19,7 +22,8 @@ pub enum LogFormat {
 /// The filter is malformed.
 pub fn init(format: LogFormat, level: &str) -> Outcome {
     let from_env = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
-    let text = from_env.as_deref().unwrap_or(level);
+    let by_flag = format!("{QUIET},{level}");
+    let text = from_env.as_deref().unwrap_or(&by_flag);
     let filter = EnvFilter::try_new(text).map_err(|error| {
         Failure::usage(format_args!("`{text}` is not a log filter: {error}"))
             .help("write a level (error, warn, info, debug, trace) or target=level,…")

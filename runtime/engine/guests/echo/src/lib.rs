@@ -1,7 +1,7 @@
 //! A handler that returns its inputs and parameters as they are: no byte of a
 //! tensor enters it.
 
-#![allow(unsafe_code, reason = "what `export!` expands to")]
+#![allow(unsafe_code, clippy::mem_forget, reason = "what the bindings expand to")]
 
 wit_bindgen::generate!({
     path: "../../../../sdk/wit",

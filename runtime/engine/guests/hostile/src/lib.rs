@@ -1,6 +1,12 @@
 //! A handler that does what its parameter `mode` says, most of it bad.
 
 #![allow(unsafe_code, reason = "what `export!` expands to")]
+#![allow(
+    clippy::mem_forget,
+    clippy::exit,
+    clippy::print_stdout,
+    reason = "to leak, to exit and to flood the log is what this guest is for"
+)]
 
 wit_bindgen::generate!({
     path: "../../../../sdk/wit",

@@ -1,6 +1,12 @@
 //! A command: it prints its arguments and ends with the status that the first one
 //! says. As `loop` it never ends, as `panic` it panics.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a command prints is what is tested"
+)]
+
 use std::hint::black_box;
 
 fn main() {
