@@ -1,5 +1,5 @@
 //! The Open Inference Protocol's bodies: bytes to an [`InferRequest`], an
-//! [`InferResponse`] to bytes.
+//! `InferResponse` to bytes.
 //!
 //! ```text
 //!  header length given:  { JSON .......... } binary tensor, binary tensor, ...

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One port speaks HTTP/1.1 and HTTP/2 without TLS. [`codec`] is the protocol's
-//! pure part, [`Admission`](admission::Admission) decides who runs, `respond` is the
+//! pure part, `Admission` decides who runs, `respond` is the
 //! one table of statuses. This crate knows nothing of containerd or Kubernetes.
 
 mod admission;

@@ -145,7 +145,7 @@ impl Repository {
     /// An empty repository with its own metrics.
     ///
     /// # Errors
-    /// Never with a registry of its own; see [`Metrics::register`].
+    /// Never with a registry of its own; see `Metrics::register`.
     pub fn new(engine: Engine, settings: RepositorySettings) -> Result<Self, RepositoryError> {
         let metrics = Metrics::register(Registry::new()).map_err(RepositoryError::Metrics)?;
         let inner = Inner {
@@ -294,7 +294,7 @@ impl Repository {
     /// All metrics in Prometheus' text format.
     ///
     /// # Errors
-    /// See [`Metrics::text`].
+    /// A metric can't be written, which those of this crate always can.
     pub fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
         for entry in self.inner.entries.load().values() {
             if let Some(live) = entry.live.load().as_ref() {

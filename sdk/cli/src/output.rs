@@ -87,7 +87,7 @@ pub fn bold(text: &str) -> String {
     paint("1", text)
 }
 
-/// Colour is for a terminal, and `NO_COLOR` turns it off (https://no-color.org).
+/// Colour is for a terminal, and `NO_COLOR` turns it off (<https://no-color.org>).
 pub fn coloured() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !refused && std::io::stderr().is_terminal() && std::io::stdout().is_terminal()

@@ -34,7 +34,7 @@ pub enum Datatype {
     Bytes,
 }
 
-/// Rust types that are elements of a tensor: the integers, `f32`, `f64`, [`f16`],
+/// Rust types that are elements of a tensor: the integers, `f32`, `f64`, [`struct@f16`],
 /// [`bf16`] and `bool`. Strings have functions of their own.
 pub trait Element: bytemuck::NoUninit + bytemuck::CheckedBitPattern + sealed::Sealed {
     /// The datatype of a tensor of these.

@@ -36,7 +36,7 @@ pub(crate) type Run = Rc<dyn Fn(&Tensors) -> Result<Tensors>>;
 #[derive(Clone, Default)]
 pub struct Graphs(BTreeMap<String, Run>);
 
-/// As long as this lives, [`graph`](crate::graph) finds its graphs on this thread;
+/// As long as this lives, [`graph`](crate::graph()) finds its graphs on this thread;
 /// afterwards those that were there before.
 #[must_use = "the graphs are gone as soon as this is dropped"]
 pub struct Installed {

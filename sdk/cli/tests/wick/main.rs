@@ -2,6 +2,7 @@
 
 mod bench;
 mod calls;
+mod examples;
 mod messages;
 mod new;
 mod packages;
