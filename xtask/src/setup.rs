@@ -16,6 +16,8 @@ pub fn run(house: &House) -> anyhow::Result<()> {
     for target in [guests::COMPONENT, guests::MODULE] {
         add_target(house, target)?;
     }
+    // Also what only other targets need: tests build new packages without a network.
+    tools::run(house.cargo().args(["fetch", "--locked", "--quiet"]))?;
     models::fetch(house)?;
     onnxruntime::fetch(house)?;
     guests::build(house)?;

@@ -33,7 +33,10 @@ struct Case<'a> {
 
 /// Rates of one case, in requests a second.
 struct Rates {
+    /// With one thread for an inference, as a package for throughput asks.
     wick: f64,
+    /// With the default, a thread for each core, which is for latency.
+    wick_default: f64,
     /// By layout: sessions and threads of each.
     bare: BTreeMap<String, f64>,
     best: f64,
@@ -67,25 +70,30 @@ pub fn run(setup: &Setup) -> anyhow::Result<()> {
 
 fn rates(setup: &Setup, floor: &Floor, case: &Case<'_>) -> anyhow::Result<Rates> {
     let cores = std::thread::available_parallelism()?.get();
-    let package = packages::passthrough_default_threads(setup, case.name, &case.model)?;
-    let server = Server::start(setup, &[&package])?;
-    let request = load::request_named(case.name, &case.input, case.input_name);
+    let default_name = format!("{}-default", case.name);
+    let one = packages::passthrough(setup, case.name, &case.model, 1)?;
+    let default = packages::passthrough_default_threads(setup, &default_name, &case.model)?;
+    let server = Server::start(setup, &[&one, &default])?;
+    let requests = [case.name, &default_name]
+        .map(|model| load::request_named(model, &case.input, case.input_name));
     // Layouts of the floor: many sessions of one thread, or one of many threads.
     let layouts = [(cores, 1), (1, cores), (cores, cores)];
     let mut bare = vec![vec![]; layouts.len()];
-    let mut wick = vec![];
-    load::drive(server.addr, &request, CONCURRENCY, Duration::from_secs(1))?;
+    let mut wick = [vec![], vec![]];
     for _ in 0..ROUNDS {
         for (layout, rates) in layouts.iter().zip(&mut bare) {
             rates.push(bare_rate(floor, &case.model, &case.input, *layout)?);
         }
-        wick.push(load::drive(server.addr, &request, CONCURRENCY, SLICE)?.per_second);
+        for (request, rates) in requests.iter().zip(&mut wick) {
+            rates.push(load::drive(server.addr, request, CONCURRENCY, SLICE)?.per_second);
+        }
     }
     let name = |(sessions, threads): &(usize, usize)| format!("{sessions}x{threads}");
     let medians = bare.iter().map(|rates| median(rates));
     let bare: BTreeMap<_, _> = layouts.iter().map(name).zip(medians).collect();
     let best = bare.values().copied().fold(0.0, f64::max);
-    Ok(Rates { wick: median(&wick), bare, best })
+    let [wick, wick_default] = wick.map(|rates| median(&rates));
+    Ok(Rates { wick, wick_default, bare, best })
 }
 
 impl Rates {
@@ -97,7 +105,8 @@ impl Rates {
         let bare: BTreeMap<_, _> = self.bare.iter().map(|(k, v)| (k, round(*v))).collect();
         json!({
             "ratio": round(self.ratio()),
-            "wick_per_second": round(self.wick),
+            "wick_per_second_one_thread": round(self.wick),
+            "wick_per_second_default_threads": round(self.wick_default),
             "bare_per_second_by_sessions_x_threads": bare,
         })
     }
