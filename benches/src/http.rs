@@ -105,6 +105,11 @@ impl Client {
 }
 
 impl Prepared {
+    /// What goes over the wire.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// A POST with the JSON header and the tensors' bytes of the binary extension.
     pub fn infer(model: &str, json: &serde_json::Value, tensors: &[&[u8]]) -> Self {
         let json = json.to_string();
@@ -124,6 +129,17 @@ impl Prepared {
 }
 
 impl Answer {
+    /// The answer that `buffer` holds; none if there is more to come.
+    pub fn parse(buffer: &[u8]) -> anyhow::Result<Option<Self>> {
+        let Some(at) = find(buffer, b"\r\n\r\n") else { return Ok(None) };
+        let (head, body) = (std::str::from_utf8(&buffer[..at])?, &buffer[at + 4..]);
+        let status = head.split(' ').nth(1).context("no status line")?.parse()?;
+        let body_len: usize = header(head, "content-length").context("no content-length")?;
+        let json_len = header(head, "inference-header-content-length");
+        let body = body.get(..body_len).map(<[u8]>::to_vec);
+        Ok(body.map(|body| Self { status, json_len, body }))
+    }
+
     /// The body as text for an error message.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).chars().take(500).collect()

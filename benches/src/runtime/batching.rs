@@ -19,7 +19,7 @@ const SLICE: Duration = Duration::from_secs(3);
 
 pub fn run(setup: &Setup) -> anyhow::Result<()> {
     let plain = packages::dense(setup, "dense", None)?;
-    let batched = packages::dense(setup, "dense-batched", Some("{ max = 32, delay = \"1ms\" }"))?;
+    let batched = packages::dense(setup, "dense-batched", Some("{ max = 16, delay = \"1ms\" }"))?;
     let server = Server::start(setup, &[&plain, &batched])?;
     let input = packages::dense_input();
     let mut rates = [vec![], vec![]];

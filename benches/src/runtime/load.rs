@@ -1,15 +1,17 @@
-//! A closed loop of concurrent clients, one thread and connection each. The
-//! threads sleep in the kernel nearly all the time, so they cost little.
+//! A closed loop of concurrent clients on one thread. A thread for each would wake up
+//! for each answer, and take from the server the cores that it is measured on.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::ensure;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::direct::Input;
-use crate::http::{Client, Prepared};
+use crate::http::{Answer, Prepared};
 
 /// What a loop reached.
 pub struct Load {
@@ -41,27 +43,44 @@ pub fn drive_until(
     concurrency: usize,
     until: Until,
 ) -> anyhow::Result<Load> {
-    let started = AtomicU64::new(0);
+    let started = Cell::new(0_u64);
     let start = Instant::now();
-    let go_on = || match until {
-        Until::Elapsed(time) => start.elapsed() < time,
-        Until::Requests(count) => started.fetch_add(1, Ordering::Relaxed) < count,
-    };
-    let one_client = || -> anyhow::Result<u64> {
-        let mut client = Client::connect(addr)?;
-        let mut done = 0;
-        while go_on() {
-            client.send(request)?.tensors()?;
-            done += 1;
+    let go_on = || {
+        started.set(started.get() + 1);
+        match until {
+            Until::Elapsed(time) => start.elapsed() < time,
+            Until::Requests(count) => started.get() <= count,
         }
-        Ok(done)
     };
-    let requests = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..concurrency).map(|_| scope.spawn(one_client)).collect();
-        let done = clients.into_iter().map(|client| client.join().map_err(|_| anyhow!("panic"))?);
-        done.sum::<anyhow::Result<u64>>()
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let clients = (0..concurrency).map(|_| one_client(addr, request, &go_on));
+    let done = runtime.block_on(futures::future::try_join_all(clients))?;
+    let requests = done.iter().sum::<u64>();
     Ok(Load { requests, per_second: requests as f64 / start.elapsed().as_secs_f64() })
+}
+
+async fn one_client(
+    addr: SocketAddr,
+    request: &Prepared,
+    go_on: &dyn Fn() -> bool,
+) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::with_capacity(64 << 10);
+    let mut done = 0;
+    while go_on() {
+        stream.write_all(request.bytes()).await?;
+        buffer.clear();
+        let answer = loop {
+            if let Some(answer) = Answer::parse(&buffer)? {
+                break answer;
+            }
+            ensure!(stream.read_buf(&mut buffer).await? > 0, "the connection was closed");
+        };
+        answer.tensors()?;
+        done += 1;
+    }
+    Ok(done)
 }
 
 /// A binary request for a generated model, whose input is called `x`.

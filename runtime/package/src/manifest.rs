@@ -83,7 +83,8 @@ pub struct Limits {
     pub memory: u64,
     /// Wall time of one request, from admission to answer.
     pub timeout: Duration,
-    /// Requests in work at once. Absent: twice the CPU quota, at least 2.
+    /// Requests in work at once. Absent: twice the CPU quota or the
+    /// largest batch, whichever is more.
     pub concurrency: Option<NonZeroU32>,
     /// Requests that wait for their turn.
     pub queue: u32,

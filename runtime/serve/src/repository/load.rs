@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use wick_engine::{InferRequest, Model, ModelKind};
-use wick_package::{Blob, Package, RelPath};
+use wick_package::{Blob, GraphSpec, Package, RelPath};
 
 use super::{Entry, Inner, Live, MIN_CONCURRENCY, RepositoryError};
 use crate::codec;
@@ -66,12 +66,21 @@ pub(super) async fn load(inner: &Inner, entry: &Entry) -> Result<Live, Repositor
 
 fn live(inner: &Inner, name: String, model: Model) -> Live {
     let limits = &model.manifest().limits;
-    let default = MIN_CONCURRENCY.max(inner.settings.cpus * 2);
+    let default = default_concurrency(inner.settings.cpus, &model.manifest().graphs);
     let concurrency = limits.concurrency.map_or(default, |most| most.get() as usize);
     let gate = Gate::new(concurrency, limits.queue as usize);
     let version = model.manifest().version.to_string();
     let metrics = inner.metrics.model(&name, &version);
     Live { model, name, version, gate, metrics }
+}
+
+/// Requests in work at once, where the package does not say. A batch can only join
+/// requests that are in work, so there is room for two of the largest: one that is
+/// computed and one that collects.
+fn default_concurrency(cpus: usize, graphs: &[GraphSpec]) -> usize {
+    let batches = graphs.iter().filter_map(|graph| graph.batch);
+    let largest = batches.map(|batch| batch.max.get() as usize).max().unwrap_or(0);
+    MIN_CONCURRENCY.max(cpus * 2).max(largest * 2)
 }
 
 /// Read the package's own warm-up request, if it has one.
@@ -121,4 +130,25 @@ pub(super) fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn two_batches_fit_into_the_default_concurrency() {
+        let default = |batch: &str| {
+            let text = format!(
+                "[package]\nname = \"m\"\nversion = \"1.0.0\"\n\
+                 [[graph]]\nname = \"g\"\npath = \"m.onnx\"\n{batch}"
+            );
+            let manifest = wick_package::parse(&text, Path::new("wick.toml")).unwrap();
+            default_concurrency(2, &manifest.graphs)
+        };
+        assert_eq!(default(""), 4);
+        assert_eq!(default("batch = { max = 16 }"), 32);
+    }
 }
