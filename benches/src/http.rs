@@ -71,26 +71,12 @@ impl Client {
 
     fn read_answer(&mut self) -> anyhow::Result<Answer> {
         self.buffer.clear();
-        let head_len = loop {
-            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
-                break at + 4;
+        loop {
+            if let Some(answer) = Answer::parse(&self.buffer)? {
+                return Ok(answer);
             }
             self.fill()?;
-        };
-        let head = std::str::from_utf8(&self.buffer[..head_len])?;
-        let status = head.split(' ').nth(1).context("no status line")?.parse()?;
-        let body_len: usize = header(head, "content-length").context("no content-length")?;
-        let json_len = header(head, "inference-header-content-length");
-        ensure!(body_len <= MAX_ANSWER, "answer of {body_len} bytes");
-        let mut have = self.buffer.len() - head_len;
-        let mut body = vec![0; body_len];
-        body[..have].copy_from_slice(&self.buffer[head_len..]);
-        while have < body_len {
-            let read = until_ready(|| self.stream.read(&mut body[have..]))?;
-            ensure!(read > 0, "the connection was closed");
-            have += read;
         }
-        Ok(Answer { status, json_len, body })
     }
 
     fn fill(&mut self) -> anyhow::Result<()> {
@@ -136,6 +122,7 @@ impl Answer {
         let status = head.split(' ').nth(1).context("no status line")?.parse()?;
         let body_len: usize = header(head, "content-length").context("no content-length")?;
         let json_len = header(head, "inference-header-content-length");
+        ensure!(body_len <= MAX_ANSWER, "answer of {body_len} bytes");
         let body = body.get(..body_len).map(<[u8]>::to_vec);
         Ok(body.map(|body| Self { status, json_len, body }))
     }

@@ -84,10 +84,9 @@ impl Library {
 /// reach whoever has made them: logging each loudly would let a client fill the log.
 fn log(level: LogLevel, category: &str, id: &str, place: &str, message: &str) {
     match level {
-        LogLevel::Verbose | LogLevel::Info | LogLevel::Error => {
+        LogLevel::Verbose | LogLevel::Info | LogLevel::Warning | LogLevel::Error => {
             tracing::debug!(category, id, place, "onnxruntime: {message}");
         }
-        LogLevel::Warning => tracing::debug!(category, id, place, "onnxruntime: {message}"),
         LogLevel::Fatal => tracing::error!(category, id, place, "onnxruntime: {message}"),
     }
 }
