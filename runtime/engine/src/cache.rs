@@ -1,10 +1,10 @@
 //! Compiled components on disk, so that a start reads them instead of compiling.
 //!
 //! A file of this folder becomes native code of this process. So the folder and the
-//! file must belong to this user and be writable by nobody else, and the bytes must
-//! have the digest that was recorded when they were written. What does not is
-//! compiled again and replaced. A cache that can't be used is a warning, never an
-//! error.
+//! file must belong to this user or to root and be writable by nobody else, and the
+//! bytes must have the digest that was recorded when they were written. What does not
+//! is compiled again and replaced. A cache that can't be used is a warning, never an
+//! error; one that can only be read, as that of a node is for its pods, is used.
 //!
 //! ```text
 //! KEY.ref        text: the digest of the code compiled for KEY
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wick_package::Digest;
@@ -39,6 +39,9 @@ const MAX_REFERENCE: u64 = 128;
 /// Bits of a mode that let others write.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// Bits of a mode that let others see what is in a folder.
+const OTHERS_READ: u32 = 0o055;
+
 /// Changed when the layout of the folder changes.
 const FORMAT: u32 = 1;
 
@@ -46,6 +49,9 @@ const FORMAT: u32 = 1;
 pub(crate) struct Cache {
     folder: OwnedFd,
     path: PathBuf,
+    writable: bool,
+    /// Files are as open as their folder.
+    file_mode: Mode,
 }
 
 /// Names an entry: the engine's settings and version, and the component.
@@ -102,8 +108,13 @@ impl Cache {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())?;
-        check_owner(&rustix::fs::fstat(&folder)?)?;
-        Ok(Self { folder, path: path.to_owned() })
+        let stat = rustix::fs::fstat(&folder)?;
+        check_owner(&stat)?;
+        let shared = stat.st_mode & OTHERS_READ == OTHERS_READ;
+        let file_mode = Mode::from_raw_mode(if shared { 0o644 } else { 0o600 });
+        let (access, flags) = (Access::WRITE_OK, AtFlags::EACCESS);
+        let writable = rustix::fs::accessat(&folder, ".", access, flags).is_ok();
+        Ok(Self { folder, path: path.to_owned(), writable, file_mode })
     }
 
     /// Find checked code. None if there is none, or none that can be trusted.
@@ -121,6 +132,10 @@ impl Cache {
 
     /// Keep code for the next start.
     pub(crate) fn store(&self, key: &Key, code: &[u8]) {
+        if !self.writable {
+            tracing::debug!(folder = %self.path.display(), "the cache can only be read");
+            return;
+        }
         if let Err(error) = self.write(key, code) {
             let folder = self.path.display();
             tracing::warn!(
@@ -145,7 +160,7 @@ impl Cache {
         Ok(Entry { file })
     }
 
-    /// Open a file of the folder that only this user can have written.
+    /// Open a file of the folder that only this user or root can have written.
     fn checked(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.folder, name, flags, Mode::empty())?;
@@ -179,7 +194,7 @@ impl Cache {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         // Left behind by a process that ended while it wrote and had this one's id.
         let _ = rustix::fs::unlinkat(&self.folder, &temporary, AtFlags::empty());
-        let fd = rustix::fs::openat(&self.folder, &temporary, flags, Mode::from_raw_mode(0o600))?;
+        let fd = rustix::fs::openat(&self.folder, &temporary, flags, self.file_mode)?;
         let mut file = File::from(fd);
         let written = file
             .write_all(bytes)
@@ -242,7 +257,8 @@ fn code_name(digest: &Digest) -> String {
 fn check_owner(stat: &rustix::fs::Stat) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    if stat.st_uid != user {
+    // Root could do anything else as well.
+    if stat.st_uid != user && stat.st_uid != 0 {
         return refuse(format!("it belongs to user {}, and this is user {user}", stat.st_uid));
     }
     if stat.st_mode & OTHERS_WRITE != 0 {

@@ -10,7 +10,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use crate::error::InferError;
 use crate::failure::failed;
 use crate::model::{Inner, Model, within};
-use crate::output::Output;
+use crate::output::{Output, Streams};
 use crate::program::Program;
 use crate::state::{self, Limited, State};
 use crate::witx::CoreState;
@@ -32,7 +32,23 @@ impl Model {
     /// # Errors
     /// See [`InferError`]. An exit status other than 0 is not an error.
     pub async fn run(&self, args: &[String], deadline: Instant) -> Result<i32, InferError> {
-        self.execute(args, deadline, false).await.map(|output| output.status)
+        let output = Output::new(self.inner.guest.model.clone(), false);
+        self.execute(args, deadline, &output).await
+    }
+
+    /// Like [`Model::run`], and what it prints goes to files as it is written. It may keep
+    /// its thread waiting for them.
+    ///
+    /// # Errors
+    /// See [`InferError`].
+    pub async fn run_streamed(
+        &self,
+        args: &[String],
+        deadline: Instant,
+        streams: Streams,
+    ) -> Result<i32, InferError> {
+        let output = Output::streamed(self.inner.guest.model.clone(), streams);
+        self.execute(args, deadline, &output).await
     }
 
     /// Like [`Model::run`], and return what it printed as well.
@@ -44,23 +60,25 @@ impl Model {
         args: &[String],
         deadline: Instant,
     ) -> Result<CommandOutput, InferError> {
-        self.execute(args, deadline, true).await
+        let output = Output::new(self.inner.guest.model.clone(), true);
+        let status = self.execute(args, deadline, &output).await?;
+        let [stdout, stderr] = output.captured();
+        Ok(CommandOutput { status, stdout, stderr })
     }
 
     async fn execute(
         &self,
         args: &[String],
         deadline: Instant,
-        capture: bool,
-    ) -> Result<CommandOutput, InferError> {
+        output: &Arc<Output>,
+    ) -> Result<i32, InferError> {
         let inner = &*self.inner;
         let started = Instant::now();
         let mut argv = vec![self.name().to_owned()];
         argv.extend_from_slice(args);
-        let output = Output::new(inner.guest.model.clone(), capture);
         let run = async {
             let _slot = inner.engine.slot().await;
-            let call = Call { model: inner, output: &output, argv: &argv, started, deadline };
+            let call = Call { model: inner, output, argv: &argv, started, deadline };
             match &inner.program {
                 Some(Program::Command(pre)) => call.component(pre).await,
                 Some(Program::Module(pre)) => call.module(pre).await,
@@ -69,8 +87,7 @@ impl Model {
         };
         let status = within(deadline, started, run).await?;
         output.finish();
-        let [stdout, stderr] = output.captured();
-        Ok(CommandOutput { status, stdout, stderr })
+        Ok(status)
     }
 }
 

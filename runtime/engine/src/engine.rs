@@ -71,8 +71,22 @@ struct Inner {
 
 /// Room for one instance, and a clock that ticks while it runs.
 pub(crate) struct Slot {
-    _permit: Option<OwnedSemaphorePermit>,
+    place: Place,
     _running: Running,
+}
+
+/// Room for one instance that does not run.
+pub(crate) struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// The clock need not tick for this instance any more.
+    pub(crate) fn rest(self) -> Place {
+        self.place
+    }
 }
 
 // === impl EngineSettings ===
@@ -133,7 +147,12 @@ impl Engine {
     pub(crate) async fn slot(&self) -> Slot {
         // The semaphore is never closed; without a permit the pool itself says no.
         let permit = Arc::clone(&self.inner.instances).acquire_owned().await.ok();
-        Slot { _permit: permit, _running: self.inner.ticker.run() }
+        self.run(Place { _permit: permit })
+    }
+
+    /// Let an instance that has its place run.
+    pub(crate) fn run(&self, place: Place) -> Slot {
+        Slot { place, _running: self.inner.ticker.run() }
     }
 
     async fn graphs(&self, package: &Package) -> Result<Vec<GraphHandle>, LoadError> {
@@ -151,6 +170,7 @@ impl Engine {
         let Some(handler) = &manifest.handler else { return Ok(None) };
         let inner = Arc::clone(&self.inner);
         let (package, path) = (package.clone(), handler.component.clone());
+        let reuse = handler.reuse;
         let built = tokio::task::spawn_blocking(move || {
             let model = package.manifest().name.as_str();
             let blob = package.file(&path).map_err(|source| LoadError::Io {
@@ -163,6 +183,7 @@ impl Engine {
                 components: &inner.components,
                 modules: &inner.modules,
                 cache: inner.cache.as_ref(),
+                reuse,
                 model,
                 path: path.as_str(),
             };

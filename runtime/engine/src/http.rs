@@ -1,6 +1,8 @@
 //! A `wasi:http` guest: it gets a request, answers with a head, and streams its
 //! body while it runs on. No server is here; whoever has one calls [`Model::http`].
 
+mod instances;
+
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -12,18 +14,14 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use wasmtime::Store;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
-use crate::engine::Slot;
 use crate::error::InferError;
-use crate::failure::failed;
 use crate::model::{Inner, Model, within};
-use crate::output::Output;
 use crate::program::Program;
-use crate::state::{self, State};
+
+pub(crate) use instances::Instances;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,24 +34,22 @@ type Failure = Arc<OnceLock<InferError>>;
 
 type Head = Result<http::Response<WasiBody>, ErrorCode>;
 
-/// A guest on its way through one request.
-struct Running {
-    store: Store<State>,
-    output: Arc<Output>,
-    /// Dropped last, after the store.
-    _slot: Slot,
+/// What a guest still does after its head is out.
+struct GoingOn {
+    model: Arc<Inner>,
+    call: Pin<Box<dyn Future<Output = Result<(), InferError>> + Send>>,
+    deadline: Instant,
+    started: Instant,
 }
 
 /// The body of an answer. Dropped before its end, it stops the guest.
 struct GuestBody {
     body: WasiBody,
-    task: JoinHandle<Result<(), InferError>>,
+    /// The guest, if it goes on.
+    task: Option<JoinHandle<()>>,
     failure: Failure,
     ended: bool,
 }
-
-/// Stops a guest whose head nobody waits for any more.
-struct StopOnDrop(Option<JoinHandle<Result<(), InferError>>>);
 
 impl Model {
     /// Answer one HTTP request. The head comes back as soon as the guest has sent
@@ -90,96 +86,88 @@ where
     B::Error: Into<BoxError>,
 {
     let started = Instant::now();
-    let slot = model.engine.slot().await;
-    let output = Output::new(model.guest.model.clone(), false);
-    let state = State::new(&model.guest, &output, &[])
-        .map_err(|error| InferError::Unavailable(format!("{error:#}")))?;
-    let store = state::store(model.engine.wasm(), state, deadline);
-    let mut running = Running { store, output, _slot: slot };
+    let Some(Program::Http(instances)) = &model.program else {
+        return Err(InferError::Internal("not an HTTP guest".into()));
+    };
+    let mut instance = instances.take(&model, deadline).await?;
     let request = request.map(|body| {
         body.map_err(|error| {
             wasmtime_wasi_http::Error::InternalError(Some(error.into().to_string()))
         })
     });
-    let (sender, head) = oneshot::channel();
-    let mut http = running.store.data_mut().http();
+    let (sender, mut head) = oneshot::channel();
+    let mut http = instance.http();
     let bad = |error: wasmtime::Error| InferError::BadInput(format!("{error:#}"));
     let request = http.new_incoming_request(Scheme::Http, request).map_err(bad)?;
     let answer = http.new_response_outparam(sender).map_err(bad)?;
     let failure = Failure::default();
-    let told = Arc::clone(&failure);
-    let task = tokio::spawn(async move {
-        let Some(Program::Http(pre)) = &model.program else { return Ok(()) };
-        let called = running.call(&model, pre, request, answer, started);
-        let ended = within(deadline, started, called).await.inspect_err(|error| {
-            let model = &*model.guest.model;
-            tracing::warn!(model, %error, "an HTTP guest failed");
-            // It is set once, here.
-            _ = told.set(error.clone());
-        });
-        // The body ends with the store, so its failure is told before.
-        drop(running);
+    let (guest, told) = (Arc::clone(&model), Arc::clone(&failure));
+    let mut call = Box::pin(async move {
+        let Some(Program::Http(instances)) = &guest.program else { return Ok(()) };
+        let ended = instance.call(&guest, request, answer, started).await;
+        match &ended {
+            Ok(()) => instances.give_back(instance),
+            Err(error) => {
+                let model = &*guest.guest.model;
+                tracing::warn!(model, %error, "an HTTP guest failed");
+                // The body ends with the store, so its failure is told before. It is set
+                // once, here or at the deadline.
+                _ = told.set(error.clone());
+                drop(instance);
+            }
+        }
         ended
     });
-    respond(head, task, failure).await
-}
-
-type Request = wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostIncomingRequest>;
-type Answer = wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostResponseOutparam>;
-
-impl Running {
-    async fn call(
-        &mut self,
-        model: &Inner,
-        pre: &ProxyPre<State>,
-        request: Request,
-        answer: Answer,
-        started: Instant,
-    ) -> Result<(), InferError> {
-        let called = async {
-            let proxy = pre.instantiate_async(&mut self.store).await?;
-            let handler = proxy.wasi_http_incoming_handler();
-            handler.call_handle(&mut self.store, request, answer).await
-        };
-        called.await.map_err(|error| {
-            let limits = &self.store.data().limits;
-            failed(&model.guest.model, &error, limits, &self.output, started.elapsed())
-        })
-    }
-}
-
-async fn respond(
-    head: oneshot::Receiver<Head>,
-    task: JoinHandle<Result<(), InferError>>,
-    failure: Failure,
-) -> Result<http::Response<HttpBody>, InferError> {
-    let mut task = StopOnDrop(Some(task));
-    let received = head.await;
-    let Some(handle) = task.0.take() else {
-        return Err(InferError::Cancelled);
-    };
-    match received {
-        Ok(Ok(response)) => Ok(response.map(|body| {
-            let body = GuestBody { body, task: handle, failure, ended: false };
-            body.map_err(BoxError::from).boxed_unsync()
-        })),
-        Ok(Err(code)) => Err(InferError::Internal(format!("the handler answers with {code}"))),
-        // The sender went with the store: the guest failed, or ended without a word.
-        Err(_) => match handle.await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => Err(InferError::Internal("the handler ended without an answer".into())),
-            Err(error) => Err(InferError::Internal(format!("the handler's task failed: {error}"))),
+    // Most guests are done when their head is out, and need no task of their own.
+    let ended = tokio::select! {
+        biased;
+        ended = &mut call => ended,
+        received = &mut head => return match received {
+            Ok(head) => {
+                respond(head, failure, Some(GoingOn { model, call, deadline, started }))
+            }
+            Err(_) => Err(silent(call.await)),
         },
+    };
+    match head.try_recv() {
+        Ok(head) => respond(head, failure, None),
+        Err(_) => Err(silent(ended)),
     }
 }
 
-// === impl StopOnDrop ===
+/// Why there is no answer: the guest failed, or ended without a word.
+fn silent(ended: Result<(), InferError>) -> InferError {
+    ended
+        .err()
+        .unwrap_or_else(|| InferError::Internal("the handler ended without an answer".into()))
+}
 
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
+fn respond(
+    head: Head,
+    failure: Failure,
+    guest: Option<GoingOn>,
+) -> Result<http::Response<HttpBody>, InferError> {
+    let response =
+        head.map_err(|code| InferError::Internal(format!("the handler answers with {code}")))?;
+    let task = guest.map(|guest| tokio::spawn(guest.finish(Arc::clone(&failure))));
+    Ok(response.map(|body| {
+        let body = GuestBody { body, task, failure, ended: false };
+        body.map_err(BoxError::from).boxed_unsync()
+    }))
+}
+
+// === impl GoingOn ===
+
+impl GoingOn {
+    async fn finish(self, failure: Failure) {
+        let Self { model, mut call, deadline, started } = self;
+        if let Err(error @ InferError::Deadline(_)) = within(deadline, started, &mut call).await {
+            let model = &*model.guest.model;
+            tracing::warn!(model, %error, "an HTTP guest took too long");
+            _ = failure.set(error);
         }
+        // The body of a guest that is stopped ends here, with its store.
+        drop(call);
     }
 }
 
@@ -217,8 +205,11 @@ impl Body for GuestBody {
 impl Drop for GuestBody {
     fn drop(&mut self) {
         // After the end of its body a guest may finish its work, until its deadline.
-        if !self.ended && !self.body.is_end_stream() {
-            self.task.abort();
+        if let Some(task) = &self.task
+            && !self.ended
+            && !self.body.is_end_stream()
+        {
+            task.abort();
         }
     }
 }

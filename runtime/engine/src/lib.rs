@@ -31,4 +31,5 @@ pub use engine::{Engine, EngineSettings, Grants};
 pub use error::{InferError, LoadError};
 pub use http::{BoxError, HttpBody};
 pub use model::{GraphStatus, Model, ModelKind};
+pub use output::Streams;
 pub use request::{InferRequest, InferResponse, Parameter};

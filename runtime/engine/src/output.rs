@@ -1,7 +1,8 @@
-//! What a guest prints: lines become log events with the model's name, and the
-//! line of a panic is remembered for the request's error.
+//! What a guest prints: lines become log events with the model's name, or go on as they
+//! are to files of the host; the line of a panic is remembered for the request's error.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 /// Bytes of one line; the rest of a longer one starts the next.
 const MAX_LINE: usize = 4096;
@@ -31,10 +32,19 @@ const MAX_CAPTURE: usize = 1 << 20;
 /// What Rust prints before the text of a panic.
 const PANICKED: &str = "panicked at ";
 
+/// Where a command's output goes, byte by byte as it is written. A file that takes nothing
+/// more keeps the command waiting, as it would any program.
+#[derive(Debug)]
+pub struct Streams {
+    pub stdout: File,
+    pub stderr: File,
+}
+
 /// Both streams of one instance.
 pub(crate) struct Output {
     model: Arc<str>,
     lines: Mutex<Lines>,
+    streams: Option<Streams>,
 }
 
 /// Which of the two streams.
@@ -67,7 +77,14 @@ struct Lines {
 impl Output {
     pub(crate) fn new(model: Arc<str>, capture: bool) -> Arc<Self> {
         let captured = capture.then(Default::default);
-        Arc::new(Self { model, lines: Mutex::new(Lines { captured, ..Lines::default() }) })
+        let lines = Mutex::new(Lines { captured, ..Lines::default() });
+        Arc::new(Self { model, lines, streams: None })
+    }
+
+    /// Everything goes to `streams`, and nothing to the log.
+    pub(crate) fn streamed(model: Arc<str>, streams: Streams) -> Arc<Self> {
+        let lines = Mutex::new(Lines { logged: MAX_LINES + 1, ..Lines::default() });
+        Arc::new(Self { model, lines, streams: Some(streams) })
     }
 
     pub(crate) fn printer(self: &Arc<Self>, channel: Channel) -> Printer {
@@ -84,6 +101,12 @@ impl Output {
         }
     }
 
+    /// The next request of an instance that is used again has its own lines.
+    pub(crate) fn restart(&self) {
+        self.finish();
+        self.lines.lock().logged = 0;
+    }
+
     /// The text of the guest's panic, if it printed one.
     pub(crate) fn panic(&self) -> Option<String> {
         self.lines.lock().panic.clone()
@@ -94,7 +117,25 @@ impl Output {
         self.lines.lock().captured.take().unwrap_or_default()
     }
 
-    fn write(&self, channel: Channel, bytes: &[u8]) {
+    fn write(&self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        match &self.streams {
+            None => self.log_lines(channel, bytes),
+            Some(streams) => {
+                let mut file = match channel {
+                    Channel::Stdout => &streams.stdout,
+                    Channel::Stderr => &streams.stderr,
+                };
+                file.write_all(bytes)?;
+                if channel == Channel::Stderr {
+                    // Only to find the text of a panic.
+                    self.log_lines(channel, bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn log_lines(&self, channel: Channel, bytes: &[u8]) {
         let mut lines = self.lines.lock();
         if let Some(captured) = &mut lines.captured {
             let captured = &mut captured[channel as usize];
@@ -206,8 +247,10 @@ impl Pollable for Printer {
 
 impl OutputStream for Printer {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.output.write(self.channel, &bytes);
-        Ok(())
+        self.output.write(self.channel, &bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => StreamError::Closed,
+            _ => StreamError::LastOperationFailed(error.into()),
+        })
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -225,8 +268,7 @@ impl AsyncWrite for Printer {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.output.write(self.channel, bytes);
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(self.output.write(self.channel, bytes).map(|()| bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -245,7 +287,7 @@ mod tests {
     fn printed(stderr: &[&str]) -> Arc<Output> {
         let output = Output::new("m".into(), true);
         for text in stderr {
-            output.write(Channel::Stderr, text.as_bytes());
+            output.write(Channel::Stderr, text.as_bytes()).unwrap();
         }
         output.finish();
         output
@@ -265,16 +307,35 @@ mod tests {
         assert_eq!(printed(&[&long]).lines.lock().logged, 4);
         let output = Output::new("m".into(), false);
         for _ in 0..MAX_LINES * 3 {
-            output.write(Channel::Stdout, b"y\n");
+            output.write(Channel::Stdout, b"y\n").unwrap();
         }
         assert!(output.lines.lock().partial.iter().all(|partial| partial.capacity() <= MAX_LINE));
+    }
+
+    #[test]
+    fn streamed_output_arrives_as_it_was_written_and_a_panic_is_still_found() {
+        let [stdout, stderr] = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let files = [stdout.try_clone().unwrap(), stderr.try_clone().unwrap()];
+        let output = Output::streamed("m".into(), Streams { stdout, stderr });
+        output.write(Channel::Stdout, b"no end of").unwrap();
+        output.write(Channel::Stderr, b"thread 'main' panicked at a.rs:1:2:\nbad\n").unwrap();
+        let text = files.map(|mut file| {
+            use std::io::{Read as _, Seek as _};
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text
+        });
+        assert_eq!(text[0], "no end of");
+        assert!(text[1].ends_with("\nbad\n"));
+        assert_eq!(output.panic().unwrap(), "panicked at a.rs:1:2: bad");
     }
 
     #[test]
     fn captured_output_is_bounded() {
         let output = Output::new("m".into(), true);
         for _ in 0..100 {
-            output.write(Channel::Stdout, &[b'z'; MAX_CAPTURE / 10]);
+            output.write(Channel::Stdout, &[b'z'; MAX_CAPTURE / 10]).unwrap();
         }
         assert_eq!(output.captured()[0].len(), MAX_CAPTURE);
     }

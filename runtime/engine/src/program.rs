@@ -17,6 +17,7 @@ use crate::bindings::ModelPre;
 use crate::cache::{Cache, Key};
 use crate::error::LoadError;
 use crate::host::INTERFACES;
+use crate::http::Instances;
 use crate::state::State;
 use crate::witx::CoreState;
 
@@ -35,7 +36,7 @@ const COMMAND: &str = "wasi:cli/run@0.2.";
 /// Linked code, by world.
 pub(crate) enum Program {
     Handler(ModelPre<State>),
-    Http(ProxyPre<State>),
+    Http(Instances),
     Command(CommandPre<State>),
     Module(wasmtime::InstancePre<CoreState>),
 }
@@ -46,6 +47,8 @@ pub(crate) struct Builder<'a> {
     pub components: &'a Linker<State>,
     pub modules: &'a wasmtime::Linker<CoreState>,
     pub cache: Option<&'a Cache>,
+    /// Requests that one instance of a wasi-http guest answers.
+    pub reuse: u32,
     /// For errors.
     pub model: &'a str,
     pub path: &'a str,
@@ -194,6 +197,12 @@ impl Builder<'_> {
                  implement one, for instance with the crate `wick-guest`"
             )));
         }
+        if self.reuse > 1 && (exports(HANDLER) || !exports(HTTP)) {
+            return Err(self.misfit(
+                "`reuse` in [handler] is for guests of wasi:http, and this is none; remove it"
+                    .into(),
+            ));
+        }
         let pre = self.components.instantiate_pre(component).map_err(|error| {
             let missing = self.missing_interfaces(component);
             self.misfit(if missing.is_empty() { format!("{error:#}") } else { missing })
@@ -201,7 +210,7 @@ impl Builder<'_> {
         let program = if exports(HANDLER) {
             ModelPre::new(pre).map(Program::Handler)
         } else if exports(HTTP) {
-            ProxyPre::new(pre).map(Program::Http)
+            ProxyPre::new(pre).map(|pre| Program::Http(Instances::new(pre, self.reuse)))
         } else {
             CommandPre::new(pre).map(Program::Command)
         };

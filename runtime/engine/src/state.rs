@@ -73,6 +73,8 @@ pub(crate) struct State {
 
 /// Bounds on what WebAssembly itself takes.
 pub(crate) struct Limits {
+    /// When the guest is stopped.
+    deadline: Instant,
     memory: usize,
     /// Bytes of all linear memories now.
     used: usize,
@@ -177,11 +179,16 @@ impl WasiHttpView for State {
 impl Limits {
     pub(crate) fn new(memory: u64) -> Self {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-        Self { memory, used: 0, exhausted: false }
+        Self { deadline: Instant::now(), memory, used: 0, exhausted: false }
     }
 
     pub(crate) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// For the next call of an instance that is used again.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 }
 
@@ -226,6 +233,7 @@ impl ResourceLimiter for Limits {
 /// A store with all limits set, whose guest stops at `deadline`.
 pub(crate) fn store<T: Limited>(engine: &wasmtime::Engine, data: T, deadline: Instant) -> Store<T> {
     let mut store = Store::new(engine, data);
+    store.data_mut().limits().deadline = deadline;
     store.limiter(|data| data.limits());
     // Nothing that a guest passes in one call can be larger than its memory, unless
     // it passes the same bytes many times over.
@@ -235,8 +243,8 @@ pub(crate) fn store<T: Limited>(engine: &wasmtime::Engine, data: T, deadline: In
     // to go away. The deadline is checked here and not left to a timer, since a
     // runtime whose threads all run guests looks at its timers late.
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if Instant::now() >= deadline {
+    store.epoch_deadline_callback(|mut store| {
+        if Instant::now() >= store.data_mut().limits().deadline {
             return Err(OutOfTime.into());
         }
         Ok(UpdateDeadline::Yield(1))

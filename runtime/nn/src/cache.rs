@@ -15,7 +15,7 @@ mod record;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -44,10 +44,14 @@ const MAX_ENTRIES: usize = 64;
 /// Permission bits that let the group or the world write.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// Permission bits that let the group or the world see what is in a folder.
+const OTHERS_READ: u32 = 0o055;
+
 /// A folder of optimised graphs.
 #[derive(Debug)]
 pub(crate) struct GraphCache {
     folder: PathBuf,
+    writable: bool,
 }
 
 /// What an entry depends on, as the name of its folder.
@@ -77,7 +81,8 @@ impl Key {
 // === impl GraphCache ===
 
 impl GraphCache {
-    /// Open a cache, making its folder if need be.
+    /// Open a cache, making its folder, for this user only, if need be. One that can only
+    /// be read, as that of a node is for its pods, is used.
     ///
     /// # Errors
     /// It can't be made, or is another user's, or others can write to it: then its
@@ -85,7 +90,13 @@ impl GraphCache {
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         check_owner(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        let writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
+        Ok(Self { folder: folder.to_owned(), writable })
+    }
+
+    /// Whether entries can be made and removed.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
     }
 
     /// The digest of a model: from a note about the same unchanged file, or by
@@ -118,6 +129,9 @@ impl GraphCache {
         }
         let bytes = source.read()?;
         let digest = Digest::of(&bytes);
+        if !self.writable {
+            return Ok(Digested { digest, bytes: Some(bytes) });
+        }
         if let Err(error) = identity::note(&notes, &part, &before, digest) {
             tracing::debug!(path = %path.display(), %error, "a model's digest is not noted");
         }
@@ -158,6 +172,9 @@ impl GraphCache {
         let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder)?;
         write(unfinished.path())?;
         Record::write(unfinished.path())?;
+        // An entry is as open as the folder that it is in.
+        let mode = 0o700 | (fs::metadata(&self.folder)?.mode() & OTHERS_READ);
+        fs::set_permissions(unfinished.path(), fs::Permissions::from_mode(mode))?;
         Ok(self.place(key, unfinished)?)
     }
 
@@ -176,6 +193,9 @@ impl GraphCache {
 
     /// Forget an entry. Who has mapped it keeps it.
     pub(crate) fn remove(&self, key: &Key) {
+        if !self.writable {
+            return;
+        }
         self.discard(&self.folder.join(&key.0));
     }
 

@@ -32,6 +32,7 @@ pub use backend::{
 pub use error::{InferError, LoadError};
 pub use handle::GraphHandle;
 pub use nn::{BackendInfo, Nn};
+pub use onnxruntime::preload;
 pub use settings::NnSettings;
 pub use stats::GraphStats;
 pub use tensor::{Element, Shape, Tensor, TensorError};

@@ -61,6 +61,21 @@ impl OnnxRuntime {
     }
 }
 
+/// Map the ONNX Runtime that `folders` have into this process, before it gives up the right to
+/// do so; none if there is none. Nothing else of it happens.
+///
+/// # Errors
+/// [`LoadError::BackendBroken`].
+pub fn preload(folders: &[PathBuf]) -> Result<Option<PathBuf>, LoadError> {
+    let Some(path) = find(folders) else { return Ok(None) };
+    Library::map(&path).map_err(|detail| LoadError::BackendBroken {
+        backend: NAME.to_owned(),
+        path: path.display().to_string(),
+        detail,
+    })?;
+    Ok(Some(path))
+}
+
 impl Backend for OnnxRuntime {
     fn name(&self) -> &'static str {
         NAME

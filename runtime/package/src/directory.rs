@@ -58,7 +58,7 @@ fn read_text(path: &Path) -> Result<String, OpenError> {
 /// A digest that changes when the manifest or a file that it names changes, without
 /// reading weights: size, modification time and inode stand for the content. The
 /// inode is in it because extracted files often share one time.
-fn digest(root: &Path, text: &str, manifest: &Manifest) -> Digest {
+pub(crate) fn digest(root: &Path, text: &str, manifest: &Manifest) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update((text.len() as u64).to_le_bytes());
     hasher.update(text);

@@ -29,6 +29,9 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Handler {
     pub component: RelPath,
+    /// Requests that one instance of a wasi-http guest answers, one after another. 1, the
+    /// default, is a fresh instance for each.
+    pub reuse: u32,
 }
 
 /// A model file and how it may run.

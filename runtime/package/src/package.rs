@@ -8,8 +8,8 @@ use crate::blob::Blob;
 use crate::digest::Digest;
 use crate::directory;
 use crate::layout::{self, Layer, LayerRole, LayoutError, StoredLayer};
-use crate::manifest::{FileRole, Manifest};
-use crate::names::RelPath;
+use crate::manifest::{FileRole, Handler, Limits, Manifest, Wants, Warmup};
+use crate::names::{PackageName, RelPath};
 use crate::open_error::{FileError, FileErrors, FileFault, OpenError};
 use crate::parse::MANIFEST_FILE;
 
@@ -20,6 +20,8 @@ pub struct Package {
     path: PathBuf,
     digest: Digest,
     source: Source,
+    /// What a guest sees instead of the directory.
+    guest_root: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +54,47 @@ impl Package {
         };
         package.check_files()?;
         Ok(package)
+    }
+
+    /// A package round one component or core module, for images without a `wick.toml`:
+    /// `component` below `root`, which its guest sees. It has no graphs; what it asks for is
+    /// what its host says.
+    ///
+    /// # Errors
+    /// There is no such file, or it is empty.
+    pub fn bare(
+        root: &Path,
+        component: RelPath,
+        name: PackageName,
+        wants: Wants,
+        limits: Limits,
+    ) -> Result<Self, OpenError> {
+        let path = root.join(component.as_str());
+        let manifest = Manifest {
+            name,
+            version: semver::Version::new(0, 0, 0),
+            description: None,
+            handler: Some(Handler { component, reuse: 1 }),
+            graphs: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            limits,
+            warmup: Warmup::default(),
+            wants,
+        };
+        let digest = directory::digest(root, "", &manifest);
+        let source = Source::Directory { root: root.to_owned() };
+        let package = Self { manifest, path, digest, source, guest_root: None };
+        package.check_files()?;
+        Ok(package)
+    }
+
+    /// The same package, whose guest sees another folder as its image: in a container the
+    /// directory also holds what is mounted into it.
+    #[must_use]
+    pub fn with_guest_root(mut self, root: PathBuf) -> Self {
+        self.guest_root = Some(root);
+        self
     }
 
     /// The parsed `wick.toml`.
@@ -97,6 +140,7 @@ impl Package {
     /// directory of a directory package. A layout is never unpacked, so it has none.
     pub fn guest_root(&self) -> Option<&Path> {
         match &self.source {
+            _ if self.guest_root.is_some() => self.guest_root.as_deref(),
             Source::Directory { root } => Some(root),
             Source::Layout { .. } => None,
         }
@@ -140,7 +184,7 @@ impl Package {
     fn open_directory(path: &Path, root: &Path) -> Result<Self, OpenError> {
         let directory::Opened { manifest, digest } = directory::open(root)?;
         let source = Source::Directory { root: root.to_owned() };
-        Ok(Self { manifest, path: path.to_owned(), digest, source })
+        Ok(Self { manifest, path: path.to_owned(), digest, source, guest_root: None })
     }
 
     fn open_layout(
@@ -154,7 +198,7 @@ impl Package {
         })?;
         let layout::Opened { manifest, digest, files, layers } = opened;
         let source = Source::Layout { files, layers };
-        Ok(Self { manifest, path: path.to_owned(), digest, source })
+        Ok(Self { manifest, path: path.to_owned(), digest, source, guest_root: None })
     }
 
     fn find(&self, path: &RelPath) -> Result<Blob, FileFault> {

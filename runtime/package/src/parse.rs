@@ -38,6 +38,9 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::f
 /// Requests in work at once; far above what the cores of one machine can use.
 const CONCURRENCY: RangeInclusive<u32> = 1..=65_536;
 
+/// Requests of one instance. Whatever a guest leaks or keeps is gone after the last.
+const REUSE: RangeInclusive<u32> = 1..=100_000;
+
 /// Requests that wait; each holds its body in memory.
 const QUEUE: RangeInclusive<u32> = 0..=1_000_000;
 
@@ -144,9 +147,10 @@ fn version(package: &Reader<'_>) -> Option<semver::Version> {
 }
 
 fn handler(root: &Reader<'_>) -> Option<Handler> {
-    let handler = root.table("handler", "[handler]", &["component"])?;
+    let handler = root.table("handler", "[handler]", &["component", "reuse"])?;
     handler.require("component", "component = \"handler.wasm\"");
-    Some(Handler { component: path(&handler, "component")? })
+    let reuse = handler.integer("reuse", REUSE).unwrap_or(1);
+    Some(Handler { component: path(&handler, "component")?, reuse })
 }
 
 fn limits(root: &Reader<'_>) -> Limits {

@@ -121,6 +121,8 @@ struct Entry {
     loading: tokio::sync::Mutex<()>,
     /// Opened when the model was added; the first load takes it.
     opened: Mutex<Option<Package>>,
+    /// Loaded and found to be a command, which is not served.
+    command: Mutex<Option<Model>>,
 }
 
 struct Report {
@@ -165,6 +167,15 @@ impl Repository {
     /// The package cannot be opened, or its name is taken.
     pub async fn add(&self, source: Source) -> Result<String, RepositoryError> {
         let package = load::open(source.path.clone()).await?;
+        self.add_package(package, source)
+    }
+
+    /// Like [`Repository::add`], for a package that is open already. A reload opens the
+    /// source's path.
+    ///
+    /// # Errors
+    /// Its name is taken.
+    pub fn add_package(&self, package: Package, source: Source) -> Result<String, RepositoryError> {
         let name = package.manifest().name.to_string();
         let entry = Arc::new(Entry {
             name: name.clone(),
@@ -173,6 +184,7 @@ impl Repository {
             report: Mutex::new(Report { state: State::Loading, kind: None, last_error: None }),
             loading: tokio::sync::Mutex::new(()),
             opened: Mutex::new(Some(package)),
+            command: Mutex::new(None),
         });
         let _adding = self.inner.adding.lock();
         let mut entries = BTreeMap::clone(&self.inner.entries.load());
@@ -242,6 +254,12 @@ impl Repository {
             result.err().map(|error| (model.name, error))
         });
         futures::future::join_all(loads).await.into_iter().flatten().collect()
+    }
+
+    /// The loaded model of a package whose load failed with [`RepositoryError::Command`],
+    /// so that it need not be loaded again to be run. Once.
+    pub fn take_command(&self, name: &str) -> Option<Model> {
+        self.entry(name).ok()?.command.lock().take()
     }
 
     /// Take no new requests for a model, finish those it has, and drop it.

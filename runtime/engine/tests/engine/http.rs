@@ -44,6 +44,66 @@ async fn a_web_guest_streams_its_answer() {
     assert_eq!(get(&model, "/nothing", b"", PATIENCE).await.unwrap().status(), 404);
 }
 
+async fn reused(engine: &Engine, times: u32) -> Model {
+    let handler = "component = \"handler.wasm\"\n";
+    let manifest = BARE.replace(handler, &format!("{handler}reuse = {times}\n"));
+    Folder::new(&manifest, &[("handler.wasm", &guest("web"))]).load(engine).await.unwrap()
+}
+
+/// How many requests the instance has had that answers the next one.
+async fn count(model: &Model) -> String {
+    let answer = text(get(model, "/count", b"", PATIENCE).await).await;
+    // The instance rests a moment after its answer is out.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    answer
+}
+
+#[tokio::test]
+async fn each_request_has_a_fresh_instance_unless_the_package_asks_for_less() {
+    let engine = engine();
+    let fresh = web(&engine).await;
+    let reused = reused(&engine, 3).await;
+    for want in ["1", "2", "3", "1", "2"] {
+        assert_eq!(count(&fresh).await, "1");
+        assert_eq!(count(&reused).await, want);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_failed_is_never_used_again() {
+    let engine = engine();
+    let model = reused(&engine, 100).await;
+    assert_eq!(count(&model).await, "1");
+    assert!(get(&model, "/panic", b"", PATIENCE).await.is_err());
+    assert_eq!(count(&model).await, "1");
+    // Left by its client, in the middle of its work.
+    let patience = Duration::from_millis(500);
+    drop(get(&model, "/slow", b"", patience).await.unwrap().into_body());
+    assert_eq!(count(&model).await, "1");
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_used_instance_is_that_of_its_request() {
+    let engine = engine();
+    let model = reused(&engine, 100).await;
+    let patience = Duration::from_millis(200);
+    assert_eq!(text(get(&model, "/count", b"", patience).await).await, "1");
+    tokio::time::sleep(2 * patience).await;
+    // Past the first request's deadline, within its own.
+    assert_eq!(count(&model).await, "2");
+    let body = get(&model, "/slow", b"", patience).await.unwrap().into_body();
+    assert!(body.collect().await.is_err(), "it is stopped at its own deadline");
+}
+
+#[tokio::test]
+async fn only_web_guests_are_used_again() {
+    let engine = engine();
+    let manifest = BARE.replace("[handler]\n", "[handler]\nreuse = 2\n");
+    let folder = Folder::new(&manifest, &[("handler.wasm", &guest("tool"))]);
+    let error = folder.load(&engine).await.err().unwrap();
+    assert!(error.to_string().contains("wasi:http"), "{error}");
+}
+
 #[tokio::test]
 async fn a_web_guest_that_fails_before_its_head_is_an_error() {
     let engine = engine();

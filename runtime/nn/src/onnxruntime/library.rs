@@ -51,6 +51,20 @@ impl Library {
         Ok(library)
     }
 
+    /// Map the library into this process, and nothing more: no thread is started and no
+    /// environment made. A later [`Library::load`] of the same file, whatever its path is
+    /// by then, finds it mapped.
+    ///
+    /// # Errors
+    /// Text for a detail: it can't be mapped, or is too old.
+    pub(super) fn map(path: &Path) -> Result<(), String> {
+        let mapped = catch_unwind(|| ort::init_from(path).map(drop));
+        match mapped {
+            Ok(mapped) => mapped.map_err(|error| error.to_string()),
+            Err(_) => Err("the library is no ONNX Runtime".to_owned()),
+        }
+    }
+
     fn open(path: PathBuf) -> Result<Self, String> {
         let builder = ort::init_from(&path).map_err(|error| error.to_string())?;
         let environment = builder

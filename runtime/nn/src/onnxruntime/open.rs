@@ -88,7 +88,7 @@ fn open_cached(
     let bytes = digested.bytes.map_or_else(|| source.read(), Ok)?;
     let skeleton = Skeleton::of(&bytes).map_err(|detail| source.invalid(NAME, detail))?;
     // The key knows nothing of weights that are in other files.
-    if skeleton.external_data {
+    if skeleton.external_data || !cache.is_writable() {
         return open_plain(library, source, options, Some(bytes));
     }
     let saved = cache.store(&key, |folder| save(library, options, &bytes, folder));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use wick_package::{FileFault, LayerRole, OpenError, Package, Reason as _};
+use wick_package::{FileFault, LayerRole, Limits, OpenError, Package, Reason as _, Wants};
 
 use crate::support::*;
 
@@ -20,6 +20,27 @@ fn a_directory_or_its_manifest_opens() {
         assert_eq!((layers.len(), layers[0].role), (3, LayerRole::Code));
         assert_eq!((layers[1].role, layers[1].size), (LayerRole::Weights, 300_001));
     }
+}
+
+#[test]
+fn a_component_alone_is_a_package_that_asks_for_what_its_host_says() {
+    let scratch = Scratch::new();
+    let bare = |component: &str| {
+        let wants = Wants { env: vec!["A".into()], ..Wants::default() };
+        let name = "app".parse().unwrap();
+        Package::bare(&scratch.dir(), rel(component), name, wants, Limits::default())
+    };
+    let package = bare("weights/model.onnx").unwrap();
+    let manifest = package.manifest();
+    assert_eq!((manifest.name.as_str(), manifest.graphs.len()), ("app", 0));
+    assert_eq!(manifest.wants.env, ["A"]);
+    assert_eq!(package.path(), scratch.dir().join("weights/model.onnx"));
+    assert_eq!(package.guest_root(), Some(scratch.dir().as_path()));
+    let elsewhere = package.with_guest_root("/elsewhere".into());
+    assert_eq!(elsewhere.guest_root(), Some(Path::new("/elsewhere")));
+    assert!(elsewhere.file(&rel("weights/model.onnx")).is_ok());
+    let missing = bare("nothing.wasm").unwrap_err();
+    assert_eq!(missing.code(), "missing-file");
 }
 
 #[test]

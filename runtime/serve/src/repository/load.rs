@@ -42,6 +42,7 @@ pub(super) async fn load(inner: &Inner, entry: &Entry) -> Result<Live, Repositor
     let grants = entry.source.grants.clone();
     let model = inner.engine.load(package, grants).await.map_err(failed)?;
     if model.kind() == ModelKind::Command {
+        *entry.command.lock() = Some(model);
         return Err(RepositoryError::Command { model: name.clone() });
     }
     let loaded = Instant::now();

@@ -1,24 +1,73 @@
-//! A command: it prints its arguments and ends with the status that the first one
-//! says. As `loop` it never ends, as `panic` it panics.
+//! A command: it prints its arguments and does what the first one says.
+//!
+//! ```text
+//!  NUMBER         end with this status       loop           never end
+//!  panic          panic                      eat            take memory until it is refused
+//!  print TEXT     TEXT without a line's end, and wait for an hour
+//!  env            its environment            ls PATH        names in a folder
+//!  cat PATH       a file                     write PATH TEXT
+//!  connect HOST:PORT
+//! ```
+//!
+//! What is refused is printed with its reason, and the status is 1.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a command prints is what is tested"
+    clippy::exit,
+    reason = "what a command prints, and how it ends, is what is tested"
 )]
 
 use std::hint::black_box;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Bytes that it takes at once.
+const BITE: usize = 16 << 20;
 
 fn main() {
     let args: Vec<_> = std::env::args().collect();
     println!("{}", args.join(" "));
     eprintln!("{} arguments", args.len() - 1);
-    match args.get(1).map(String::as_str) {
-        Some("loop") => loop {
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    if let Err(error) = run(&words) {
+        println!("refused: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(words: &[&str]) -> io::Result<()> {
+    match words {
+        [] => {}
+        ["loop"] => loop {
             black_box(0);
         },
-        Some("panic") => panic!("no luck as a tool"),
-        Some(status) => std::process::exit(status.parse().unwrap_or(1)),
-        None => {}
+        ["panic"] => panic!("no luck as a tool"),
+        ["eat"] => eat(),
+        ["print", text] => {
+            print!("{text}");
+            io::stdout().flush()?;
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+        ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        ["ls", path] => {
+            for entry in std::fs::read_dir(path)? {
+                println!("{}", entry?.file_name().to_string_lossy());
+            }
+        }
+        ["cat", path] => println!("{}", std::fs::read_to_string(path)?),
+        ["write", path, text] => std::fs::write(path, text)?,
+        ["connect", address] => drop(TcpStream::connect(address)?),
+        [status, ..] => std::process::exit(status.parse().unwrap_or(1)),
+    }
+    Ok(())
+}
+
+fn eat() {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(black_box(vec![1_u8; BITE]));
+        println!("{} MiB", (eaten.len() * BITE) >> 20);
     }
 }

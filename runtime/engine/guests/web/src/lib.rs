@@ -1,9 +1,10 @@
 //! A `wasi:http` guest. `/echo` streams the request's body back, `/slow` sends its
 //! head and then waits for an hour, `/fetch?URL` asks another host, `/panic` panics,
-//! `/silent` ends without an answer.
+//! `/silent` ends without an answer, `/count` says how many requests this instance has had.
 
 #![cfg(target_family = "wasm")]
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use wasip2::exports::http::incoming_handler::Guest;
@@ -16,12 +17,16 @@ use wasip2::io::streams::OutputStream;
 /// Bytes of one write that wasi takes at once.
 const WRITE: u64 = 4096;
 
+/// Requests of this instance.
+static REQUESTS: AtomicU32 = AtomicU32::new(0);
+
 struct Web;
 
 wasip2::http::proxy::export!(Web);
 
 impl Guest for Web {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let count = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
         let target = request.path_with_query().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         match path {
@@ -34,6 +39,9 @@ impl Guest for Web {
                 let answer = fetch(query);
                 respond(out, 200, |body| drop(body.blocking_write_and_flush(answer.as_bytes())));
             }
+            "/count" => respond(out, 200, |body| {
+                drop(body.blocking_write_and_flush(count.to_string().as_bytes()));
+            }),
             "/panic" => panic!("no luck on the web"),
             "/silent" => {}
             _ => respond(out, 404, |_| ()),
