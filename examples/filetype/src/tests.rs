@@ -1,4 +1,5 @@
 use super::*;
+use magika::TYPES;
 use wick_guest::testing::{Graphs, Installed};
 use wick_guest::{ErrorKind, Tensors};
 

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{backend, bench, check, completions, infer, inspect, new, pack, run};
+use crate::commands::{
+    backend, bench, check, completions, infer, inspect, new, pack, run, shim, worker,
+};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging::LogFormat;
@@ -54,7 +56,10 @@ pub enum Command {
     Infer(infer::InferArgs),
     Bench(bench::BenchArgs),
     Backend(backend::BackendArgs),
+    Shim(shim::ShimArgs),
     Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    Worker(worker::WorkerArgs),
 }
 
 /// Print help, the version, or what is wrong with the command line.

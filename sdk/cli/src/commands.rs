@@ -9,6 +9,8 @@ pub mod inspect;
 pub mod new;
 pub mod pack;
 pub mod run;
+pub mod shim;
+pub mod worker;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,10 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
     let format = cli.global.output;
     if format == Format::Raw && !matches!(cli.command, Command::Infer(_)) {
         return Err(Failure::usage("--output raw is only for `wick infer`"));
+    }
+    if let Command::Worker(args) = &cli.command {
+        // It logs when it may start threads.
+        return worker::run(args);
     }
     // A server says what it does; a tool, and a job, only what goes wrong.
     let serves = matches!(&cli.command, Command::Run(args) if args.guest_args.is_empty());
@@ -37,6 +43,8 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),
+        Command::Shim(args) => shim::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
+        Command::Worker(args) => worker::run(&args),
     }
 }

@@ -128,6 +128,18 @@ impl Failure {
         }
     }
 
+    /// Message, causes and help on one line, for logs.
+    pub fn to_line(&self) -> String {
+        let mut text = self.message.to_string();
+        for cause in &self.causes {
+            text.push_str(&format!(": {cause}"));
+        }
+        if let Some(help) = &self.help {
+            text.push_str(&format!("; {help}"));
+        }
+        text
+    }
+
     fn to_json(&self) -> Value {
         let mut json = Map::new();
         json.insert("error".into(), (*self.message).into());

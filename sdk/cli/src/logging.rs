@@ -1,6 +1,7 @@
 //! Logs on stderr, for people or for machines. `RUST_LOG` has the last word.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::SystemTime;
 
 use crate::failure::{Failure, Outcome};
@@ -21,6 +22,17 @@ pub enum LogFormat {
 /// # Errors
 /// The filter is malformed.
 pub fn init(format: LogFormat, level: &str) -> Outcome {
+    init_to(format, level, output::coloured(), std::io::stderr)
+}
+
+/// Like [`init`], to a writer that gets each line whole.
+///
+/// # Errors
+/// The filter is malformed.
+pub fn init_to<W>(format: LogFormat, level: &str, coloured: bool, writer: W) -> Outcome
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let from_env = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
     let by_flag = format!("{QUIET},{level}");
     let text = from_env.as_deref().unwrap_or(&by_flag);
@@ -30,9 +42,9 @@ pub fn init(format: LogFormat, level: &str) -> Outcome {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_timer(SystemTime)
-        .with_ansi(output::coloured());
+        .with_ansi(coloured);
     match format {
         LogFormat::Human => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -14,6 +14,7 @@ mod backends;
 mod bench;
 mod client;
 mod commands;
+mod containerd;
 mod exit;
 mod failure;
 mod host;

@@ -1,10 +1,13 @@
 //! The real executable, on packages that are made here.
 
+mod batch;
 mod bench;
 mod calls;
 mod examples;
 mod messages;
 mod new;
 mod packages;
+mod pod;
 mod serving;
 mod support;
+mod worker;

@@ -1,13 +1,13 @@
 //! What the model sees of a file.
 
 /// Bytes that are read at each end of a file.
-pub(crate) const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = 4096;
 
 /// Values at each end.
 const END: usize = 1024;
 
 /// Values that the model takes.
-pub(crate) const FEATURES: usize = 2 * END;
+pub const FEATURES: usize = 2 * END;
 
 /// Stands for "no byte here".
 const PADDING: i32 = 256;
@@ -16,7 +16,8 @@ const PADDING: i32 = 256;
 const MIN_BYTES: usize = 8;
 
 /// The ends of a file, as the model takes them.
-pub(crate) struct Features([i32; FEATURES]);
+#[derive(Debug, Clone)]
+pub struct Features([i32; FEATURES]);
 
 // === impl Features ===
 
@@ -45,7 +46,7 @@ impl Features {
         Some(Self(values))
     }
 
-    pub(crate) fn values(&self) -> &[i32] {
+    pub fn values(&self) -> &[i32] {
         &self.0
     }
 }

@@ -20,13 +20,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let code = if files.iter().all(|file| file.is_file()) {
         tables(&read(&files[0])?, &read(&files[1])?)?
     } else {
-        // A fresh clone must compile; the handler then says what is missing.
+        // A fresh clone must compile; the guest then says what is missing.
         println!(
-            "cargo::warning=filetype: {} is not there; run `cargo xtask setup`, or set \
+            "cargo::warning=magika: {} is not there; run `cargo xtask setup`, or set \
              WICK_MODELS, and build again",
             files[0].display()
         );
-        "static TYPES: &[FileType] = &[];\n".to_owned()
+        "pub static TYPES: &[FileType] = &[];\n".to_owned()
     };
     fs::write(Path::new(&env::var("OUT_DIR")?).join("types.rs"), code)?;
     Ok(())
@@ -50,7 +50,7 @@ fn read(path: &Path) -> Result<Value, Box<dyn Error>> {
 /// One entry for each class of the model, in the model's order: what the class means
 /// once the configuration's overwrite map and thresholds are applied.
 fn tables(config: &Value, kinds: &Value) -> Result<String, Box<dyn Error>> {
-    // The handler's constants are those of this version; another one needs a look.
+    // The constants in src/features.rs are those of this version; another one needs a look.
     let expected = BTreeMap::from([
         ("beg_size", 1024),
         ("mid_size", 0),
@@ -65,7 +65,7 @@ fn tables(config: &Value, kinds: &Value) -> Result<String, Box<dyn Error>> {
         }
     }
     let labels = config["target_labels_space"].as_array().ok_or("no target_labels_space")?;
-    let mut code = "static TYPES: &[FileType] = &[\n".to_owned();
+    let mut code = "pub static TYPES: &[FileType] = &[\n".to_owned();
     for label in labels {
         let label = label.as_str().ok_or("a label is no string")?;
         let threshold = config["thresholds"].get(label);

@@ -1,0 +1,146 @@
+//! The few system calls that no crate of ours wraps. Everything unsafe of this crate is here.
+
+#![allow(unsafe_code, reason = "system calls without a safe wrapper")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::ptr;
+
+use rustix::mount::MountAttrFlags;
+
+/// Change attributes and propagation of a mount, and of all below it if `recursive`.
+///
+/// # Errors
+/// `Unsupported` before Linux 5.12.
+pub(crate) fn mount_setattr(
+    mount: impl AsFd,
+    recursive: bool,
+    set: MountAttrFlags,
+    clear: MountAttrFlags,
+    propagation: u64,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: u64::from(set.bits()),
+        attr_clr: u64::from(clear.bits()),
+        propagation,
+        userns_fd: 0,
+    };
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string, and the kernel reads `attributes`, whose size is given,
+    // during the call only.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Close every file descriptor from `first` to `last`.
+///
+/// # Errors
+/// `Unsupported` before Linux 5.9.
+///
+/// # Safety
+/// Nobody may go on using one of them.
+unsafe fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller's promise; the call touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Close what this process has inherited, but for the first three and `channel`. It must run
+/// first of all: before this process opens anything of its own.
+///
+/// # Errors
+/// The kernel is older than Linux 5.9.
+pub fn close_inherited(channel: RawFd) -> io::Result<()> {
+    let kept = u32::try_from(channel).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: nothing has been opened by this process yet, so nobody uses them.
+    unsafe {
+        if kept > 3 {
+            close_range(3, kept - 1)?;
+        }
+        close_range(kept.max(2) + 1, u32::MAX)
+    }
+}
+
+/// Take over an inherited socket. Call it once for each.
+///
+/// # Errors
+/// The descriptor is not open.
+pub fn adopt(descriptor: RawFd) -> io::Result<UnixStream> {
+    // SAFETY: `fcntl` touches no memory; it fails if the descriptor is not open.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the caller owns it: it was inherited for exactly this.
+    Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+}
+
+/// Block `signals` in this thread and all that it starts, and return a descriptor on which
+/// they are read. A blocked signal reaches even the first process of a PID namespace, for
+/// which the default action would be to ignore it.
+///
+/// # Errors
+/// No descriptor is left.
+pub(crate) fn take_signals(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: a signal set is plain data, for which zeros are valid.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is ours; the calls write into it and read it.
+    let descriptor = unsafe {
+        libc::sigemptyset(&raw mut set);
+        for &signal in signals {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Leave the keys of whoever has started this process behind.
+///
+/// # Errors
+/// No room for another keyring.
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is touched.
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>())
+    };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bound the heaps that threads of this process make for themselves: each keeps what was
+/// freed in it, and a pod has many threads that allocate little.
+pub fn bound_heaps(count: u16) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes two integers; one it does not know changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::from(count));
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
+/// Give memory that was freed back to the system.
+pub fn trim_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call locks each heap that it trims.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,124 @@
+//! What the node offers to workers: the executable, the backends and the cache. Read from the
+//! environment once; the executable is opened once and started by its descriptor, so that all
+//! containers of a pod run the same one, even while it is being upgraded.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+
+const CACHE: &str = "/var/lib/wick/cache";
+const BACKENDS: [&str; 2] = ["/var/lib/wick/backends", "/usr/lib/wick/backends"];
+
+/// Where a worker looks for programs: it starts none, and backends may ask.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The node, as the shim's environment describes it.
+#[derive(Debug)]
+pub struct Host {
+    worker: Option<PathBuf>,
+    pub cache: Option<PathBuf>,
+    pub backends: Option<PathBuf>,
+    opened: OnceLock<Executable>,
+}
+
+/// The worker's executable.
+#[derive(Debug)]
+pub struct Executable {
+    file: OwnedFd,
+    /// Changes when another executable is installed.
+    pub identity: String,
+}
+
+// === impl Host ===
+
+impl Host {
+    pub fn from_env() -> Self {
+        let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let present = |path: &PathBuf| path.is_dir();
+        let cache = env("WICK_CACHE").or_else(|| Some(CACHE.into())).filter(|p| owned_by_us(p));
+        let usual = || BACKENDS.map(PathBuf::from).into_iter().find(present);
+        let backends = env("WICK_BACKENDS").filter(present).or_else(usual);
+        Self { worker: env("WICK_WORKER"), cache, backends, opened: OnceLock::new() }
+    }
+
+    /// The worker's executable: `WICK_WORKER`, else `wick` beside the shim, else on PATH.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn executable(&self) -> anyhow::Result<&Executable> {
+        if let Some(found) = self.opened.get() {
+            return Ok(found);
+        }
+        let path = self.find().context(
+            "there is no `wick` beside the shim and none on PATH: install it, or name it in the \
+             shim's environment as WICK_WORKER",
+        )?;
+        let opened = Executable::open(&path)
+            .with_context(|| format!("open the worker {}", path.display()))?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+
+    fn find(&self) -> Option<PathBuf> {
+        if let Some(named) = &self.worker {
+            return Some(named.clone());
+        }
+        let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("wick"));
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let on_path = std::env::split_paths(&paths).map(|folder| folder.join("wick"));
+        beside.into_iter().chain(on_path).find(|path| path.is_file())
+    }
+}
+
+// === impl Executable ===
+
+impl Executable {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let identity = format!(
+            "{:x}-{:x}-{:x}",
+            about.ino(),
+            about.size(),
+            about.mtime_nsec() ^ about.mtime()
+        );
+        Ok(Self { file: file.into(), identity })
+    }
+
+    /// # Errors
+    /// No descriptors are left.
+    pub fn file(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone()
+    }
+}
+
+/// The shim's own executable, for the pause process.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn own_executable() -> io::Result<OwnedFd> {
+    Ok(File::open("/proc/self/exe")?.into())
+}
+
+/// The environment of a process of ours: nothing of the shim's own. containerd's
+/// `LD_LIBRARY_PATH` has an empty element, which would make a loader search the bundle.
+pub fn environment() -> Vec<CString> {
+    CString::new(PATH).into_iter().collect()
+}
+
+/// Code from a cache is executed: the folder must be this user's and nobody else's to write.
+fn owned_by_us(path: &Path) -> bool {
+    let ours = |about: std::fs::Metadata| {
+        let user = rustix::process::geteuid().as_raw();
+        about.is_dir() && about.uid() == user && about.mode() & 0o022 == 0
+    };
+    path.symlink_metadata().is_ok_and(ours)
+}

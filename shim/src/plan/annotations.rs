@@ -1,0 +1,118 @@
+//! The annotations `wick.dev/...` of a pod: each checked, none ignored. One that ends in
+//! `.NAME` is for the container of that name alone, and beats the one for all of them.
+
+use std::net::SocketAddr;
+
+use oci_spec::runtime::Spec;
+use wick_sandbox::order::Settings;
+
+use super::Refusal;
+
+const PREFIX: &str = "wick.dev/";
+const KNOWN: [&str; 6] = ["addr", "backends", "drain", "log", "network", "ordinary"];
+
+/// Longest text of one annotation.
+const MAX_LENGTH: usize = 4096;
+
+/// Most destinations in `wick.dev/network`.
+const MAX_DESTINATIONS: usize = 64;
+
+/// What a pod says about how its package is served.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    pub settings: Settings,
+    pub wants_backends: bool,
+}
+
+pub fn settings(spec: &Spec, container: &str, refusals: &mut Vec<Refusal>) -> Wishes {
+    let mut wishes = Wishes::default();
+    // What another container is told is checked all the same, and goes here.
+    let mut others = Wishes::default();
+    let annotations = spec.annotations().iter().flatten();
+    let mut ours: Vec<(&str, &str)> = annotations
+        .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())))
+        .collect();
+    // `addr` comes before `addr.main`.
+    ours.sort_unstable();
+    for (name, value) in ours {
+        let (setting, whose) = name.split_once('.').unwrap_or((name, container));
+        let wishes = if whose == container { &mut wishes } else { &mut others };
+        if let Err(why) = take(setting, value, wishes) {
+            refusals.push(Refusal::new(format!("annotation {PREFIX}{name}"), why));
+        }
+    }
+    wishes
+}
+
+fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
+    if value.len() > MAX_LENGTH {
+        return Err(format!("is longer than {MAX_LENGTH} bytes"));
+    }
+    let settings = &mut wishes.settings;
+    match name {
+        "addr" => {
+            let addr: SocketAddr = value.parse().map_err(|_| {
+                format!("`{value}` is not an address and port, such as `0.0.0.0:8080`")
+            })?;
+            settings.addr = Some(addr.to_string());
+        }
+        "network" => settings.network = destinations(value)?,
+        "log" => settings.log = Some(filter(value)?),
+        "drain" => settings.drain_ms = Some(duration(value)?),
+        "backends" => {
+            wishes.wants_backends = match value {
+                "true" => true,
+                "false" => false,
+                _ => return Err(format!("`{value}` is neither `true` nor `false`")),
+            };
+        }
+        // Names side-cars, for the admission policy alone.
+        "ordinary" => {}
+        _ => {
+            let known = KNOWN.map(|k| format!("{PREFIX}{k}")).join(", ");
+            return Err(format!("is not known; there are {known}"));
+        }
+    }
+    Ok(())
+}
+
+fn destinations(value: &str) -> Result<Vec<String>, String> {
+    let parts: Vec<&str> = value.split([',', ' ']).filter(|p| !p.is_empty()).collect();
+    if parts.len() > MAX_DESTINATIONS {
+        return Err(format!("has more than {MAX_DESTINATIONS} destinations"));
+    }
+    let check = |part: &str| {
+        let (host, port) = part.rsplit_once(':').unwrap_or((part, ""));
+        let named = !host.is_empty() && !host.contains('/');
+        if named && port.parse::<u16>().is_ok_and(|p| p != 0) {
+            Ok(part.to_owned())
+        } else {
+            Err(format!("`{part}` is not `HOST:PORT`"))
+        }
+    };
+    parts.into_iter().map(check).collect()
+}
+
+/// The worker parses it; here only what no filter has is refused.
+fn filter(value: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ",=:_-[]{}.\"/ ".contains(c);
+    if !value.is_empty() && value.chars().all(plain) {
+        Ok(value.to_owned())
+    } else {
+        Err(format!("`{value}` is not a log filter, such as `info,wick_serve=debug`"))
+    }
+}
+
+/// `1500ms`, `20s` or `2m`, in milliseconds.
+fn duration(value: &str) -> Result<u64, String> {
+    let wrong = || format!("`{value}` is not a duration, such as `20s` or `1500ms`");
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &value[digits.len()..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(scale).ok_or_else(wrong)
+}
