@@ -1,5 +1,7 @@
 //! `cargo xtask bench NAME [BAR...]`: set up, build, run; the lines go to standard output.
 
+mod shim;
+
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -15,6 +17,13 @@ pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     let mut bench = Command::new(house.target.join("debug/wick-benches"));
     bench.args(args).current_dir(&house.root).env("WICK_BIN", house.wick());
     house.set_variables(&mut bench);
+    if args.first().is_some_and(|name| name == "shim") {
+        return shim::run(house, &mut bench);
+    }
+    run_it(&mut bench)
+}
+
+fn run_it(bench: &mut Command) -> anyhow::Result<()> {
     let status = bench.stdin(Stdio::null()).status().context("start wick-benches")?;
     ensure!(status.success(), "the benchmark failed: {status}");
     Ok(())

@@ -35,6 +35,8 @@ const FILES: &[(&str, &str, Source)] = &[
     ("foreign-component", "model.onnx", Model("ppocr/cls.onnx")),
     ("foreign-module", "handler.wasm", Module("foreign-module.wasm")),
     ("foreign-module", "model.onnx", Model("ppocr/cls.onnx")),
+    ("batch", "handler.wasm", Component("batch.wasm")),
+    ("batch", "model.onnx", Model("magika/model.onnx")),
 ];
 
 /// Copy what is missing or has changed, then check that every package is whole.

@@ -11,8 +11,10 @@
 mod arm64;
 mod bench;
 mod clients;
-mod containerd;
+mod cluster;
+mod counted;
 mod demo;
+mod e2e;
 mod examples;
 mod guests;
 mod house;
@@ -25,6 +27,7 @@ mod pip;
 mod report;
 mod server;
 mod setup;
+mod shim;
 mod test;
 mod tidy;
 mod tools;
@@ -48,6 +51,10 @@ usage: cargo xtask COMMAND
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
   tidy                the house rules
   clients             call the examples with clients of other servers
+  cluster up|down|status|env|exec
+                      a Kubernetes cluster of one node; `cluster help` says more
+  e2e SUITE [NAME] [--containerd VERSION]
+                      start a cluster, run the tests e2e/tests/SUITE*.rs in it, stop it
   arm64               cross-build and answer one request under qemu-user
 ";
 
@@ -70,6 +77,10 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         print!("{USAGE}");
         return Ok(());
     }
+    // The first process of a cluster runs where neither cargo nor the tree may be.
+    if command == "cluster" && rest.first().is_some_and(|verb| verb == "supervise") {
+        return cluster::supervise(rest);
+    }
     let house = House::find()?;
     match command.as_str() {
         "setup" => setup::run(&house),
@@ -84,6 +95,8 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             bench::build(&house)?;
             clients::run(&house).map(|counts| println!("{counts}"))
         }
+        "cluster" => cluster::run(&house, rest),
+        "e2e" => e2e::run(&house, rest),
         "arm64" => arm64::run(&house, rest.iter().any(|arg| arg == "--install")),
         other => bail!("there is no command `{other}`\n\n{USAGE}"),
     }

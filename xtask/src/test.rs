@@ -2,15 +2,13 @@
 //! at the first step that fails, and ends with one line that counts.
 
 use std::env;
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::house::House;
-use crate::report::{Counts, Report};
+use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, containerd, setup, tidy};
+use crate::{arm64, bench, clients, cluster, counted, e2e, setup, tidy};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +72,10 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
         cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
         tools::run(cargo.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    if machine && is_root() {
+        // The shim's tests run ordinary containers beside packages, and so need runc.
+        report.check("cluster binaries", || cluster::build(house))?;
+    }
     tests(house, report, &[])?;
     report.check("build", || bench::build(house))?;
     report.step("clients", || clients::run(house))?;
@@ -92,12 +94,14 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
         report.leave_out("cargo deny (not installed; tidy has checked deny.toml's lists)");
     }
     let root = is_root();
-    match containerd::find(&house.cache, machine)? {
-        Some(bin) if root => report.check("containerd", || {
-            containerd::check_import(&bin, &house.wick(), &house.examples().join("passthrough"))
-        })?,
-        Some(_) => leave_out(report, ci, "containerd's import of a packed image (needs root)")?,
-        None => leave_out(report, ci, "containerd's import of a packed image (not installed)")?,
+    if machine && root {
+        for suite in ["harness", "shim"] {
+            report.step(&format!("e2e {suite}"), || e2e::step(house, suite))?;
+        }
+        report.check("shim with containerd", || e2e::lifecycle(house))?;
+        report.nothing_ignored();
+    } else {
+        leave_out(report, ci, "pods in a Kubernetes cluster (needs root, and --cluster)")?;
     }
     match arm64::missing() {
         Some(missing) if !(machine && root) => {
@@ -119,29 +123,12 @@ fn tests(house: &House, report: &mut Report, filter: &[&str]) -> anyhow::Result<
     let done = report.step("tests", || {
         let mut cargo = house.cargo();
         cargo.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
-        cargo.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = cargo.spawn().context("start cargo test")?;
-        let stdout = child.stdout.take().context("cargo test has no standard output")?;
-        let mut counts = Counts::default();
-        for line in BufReader::new(stdout).lines() {
-            let line = line.context("read what cargo test prints")?;
-            println!("{line}");
-            counts = counts.plus(Counts::parse(&line).unwrap_or_default());
-            failures.extend(failed(&line));
-        }
-        let status = child.wait()?;
-        ensure!(status.success() || counts.failed > 0, "cargo test failed: {status}");
-        Ok(counts)
+        counted::run(&mut cargo, &mut failures)
     });
     for name in failures {
         report.failure(name);
     }
     done
-}
-
-/// The name of the test in libtest's `test NAME ... FAILED`.
-fn failed(line: &str) -> Option<String> {
-    line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned)
 }
 
 fn is_root() -> bool {
@@ -164,12 +151,5 @@ mod tests {
         assert!(parse(&["--fast"]).is_err());
         assert!(parse(&["a", "b"]).is_err());
         Ok(())
-    }
-
-    #[test]
-    fn failed_tests_are_named() {
-        assert_eq!(failed("test a::b ... FAILED").as_deref(), Some("a::b"));
-        assert_eq!(failed("test a::b ... ok"), None);
-        assert_eq!(failed("test result: FAILED. 1 passed; 1 failed"), None);
     }
 }

@@ -53,10 +53,31 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "wick-cli",
-        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve"],
+        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-sandbox"],
         tests: &["wick-testing"],
-        bans: &["wasmtime", "ort", "tract-onnx"],
+        bans: &["wasmtime", "ort", "tract-onnx", "containerd-shim"],
         why: "flags in, text out; the work is in the crates below",
+    },
+    Rule {
+        name: "containerd-shim-wick-v1",
+        uses: &["wick-package", "wick-sandbox"],
+        tests: &[],
+        bans: &["wasmtime", "ort", "tract-onnx", "hyper", "axum", "kube"],
+        why: "small and static: containerd's tasks, and nothing of engine or serve",
+    },
+    Rule {
+        name: "wick-sandbox",
+        uses: &[],
+        tests: &[],
+        bans: &["tokio", "wasmtime", "ort", "containerd-shim", "anyhow"],
+        why: "runs with one thread before anything of a package is opened",
+    },
+    Rule {
+        name: "wick-e2e",
+        uses: &[],
+        tests: &[],
+        bans: &["tokio", "wasmtime", "containerd-shim"],
+        why: "a user's view: kubectl, images and requests",
     },
     Rule {
         name: "wick-testing",
@@ -81,14 +102,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "wick-benches",
-        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-testing"],
+        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-testing", "wick-e2e"],
         tests: &[],
         bans: &[],
         why: "compares the runtime with what is below and beside it",
     },
     Rule {
         name: "xtask",
-        uses: &[],
+        uses: &["wick-e2e"],
         tests: &[],
         bans: &["tokio", "hyper", "clap"],
         why: "builds everything else, so it must compile in seconds",
@@ -100,12 +121,26 @@ const RULES: &[Rule] = &[
         bans: &["wit-bindgen", "wasi-nn"],
         why: "the pictures' arithmetic, shared by guests that know nothing of wick",
     },
+    Rule {
+        name: "magika",
+        uses: &[],
+        tests: &[],
+        bans: &["wit-bindgen", "wasi-nn"],
+        why: "what Magika does round its model, shared by guests that ask it differently",
+    },
+    Rule {
+        name: "magika",
+        uses: &[],
+        tests: &[],
+        bans: &["wit-bindgen", "wasi-nn"],
+        why: "what Magika reads and says, shared by guests of different worlds",
+    },
 ];
 
 /// What a guest may use: the SDK, and code that is shared between guests.
 const GUEST: Rule = Rule {
     name: "a guest",
-    uses: &["wick-guest", "orientation"],
+    uses: &["wick-guest", "orientation", "magika"],
     tests: &["wick-guest", "wick-testing"],
     bans: &["tokio", "wasmtime", "hyper"],
     why: "runs in the sandbox, and sees the runtime only through its interfaces",

@@ -1,0 +1,3 @@
+module cluster.local/httpd
+
+go 1.26

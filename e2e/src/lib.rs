@@ -1,0 +1,15 @@
+//! What tests in a real Kubernetes cluster are written with: a cluster to start or to use,
+//! kubectl with waits that tell what they waited for, images made from a file or a folder,
+//! and a client that pushes them to a registry.
+//!
+//! How a cluster is started is not known here: that is `cargo xtask cluster`, which this
+//! calls. A cluster that exists already, of whatever kind, is used when
+//! `WICK_E2E_KUBECONFIG` names it.
+
+pub mod cluster;
+pub mod http;
+pub mod image;
+pub mod kubectl;
+pub mod package;
+pub mod registry;
+pub mod wait;

@@ -1,0 +1,56 @@
+//! Images of wick packages and of bare components, made of what `cargo xtask setup` built.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use crate::cluster::Cluster;
+use crate::image::Image;
+
+/// Where the executables and files are, as `cargo xtask e2e` says.
+const WICK: &str = "WICK_BIN";
+const GUESTS: &str = "WICK_GUESTS";
+const MODULES: &str = "WICK_MODULES";
+const EXAMPLES: &str = "WICK_EXAMPLES";
+
+/// Folder of an example's package.
+pub fn example(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(folder(EXAMPLES)?.join(name))
+}
+
+/// A compiled component.
+pub fn guest(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(folder(GUESTS)?.join(name).with_extension("wasm"))
+}
+
+/// A compiled core module.
+pub fn module(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(folder(MODULES)?.join(name).with_extension("wasm"))
+}
+
+/// Pack a package and import its image.
+pub fn import(cluster: &Cluster, package: &Path, reference: &str) -> anyhow::Result<()> {
+    let scratch = tempfile::tempdir().context("make a folder")?;
+    let tar = scratch.path().join("image.tar");
+    let mut wick = Command::new(folder(WICK)?);
+    wick.args(["pack", "--format", "tar", "--name", reference, "-o"]).arg(&tar).arg(package);
+    let output = wick.output().context("run `wick pack`")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "pack {}: {}", package.display(), error.trim());
+    cluster.import_archive(&tar)
+}
+
+/// Import an image whose entrypoint is a component, as users of runwasi build them.
+pub fn import_bare(cluster: &Cluster, component: &Path, reference: &str) -> anyhow::Result<()> {
+    let bytes =
+        std::fs::read(component).with_context(|| format!("read {}", component.display()))?;
+    cluster.import(&Image::new(reference).file("/app.wasm", bytes).entrypoint(&["/app.wasm"]))
+}
+
+fn folder(name: &str) -> anyhow::Result<PathBuf> {
+    env::var_os(name)
+        .map(PathBuf::from)
+        .with_context(|| format!("{name} is not set: run `cargo xtask e2e`"))
+}
