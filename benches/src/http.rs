@@ -65,8 +65,7 @@ impl Client {
     }
 
     pub fn get(&mut self, path: &str) -> anyhow::Result<Answer> {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: wick\r\n\r\n");
-        self.send(&Prepared(head.into_bytes()))
+        self.send(&Prepared::get(path))
     }
 
     fn read_answer(&mut self) -> anyhow::Result<Answer> {
@@ -91,6 +90,10 @@ impl Client {
 }
 
 impl Prepared {
+    pub fn get(path: &str) -> Self {
+        Self(format!("GET {path} HTTP/1.1\r\nHost: wick\r\n\r\n").into_bytes())
+    }
+
     /// What goes over the wire.
     pub fn bytes(&self) -> &[u8] {
         &self.0
@@ -115,11 +118,16 @@ impl Prepared {
 }
 
 impl Answer {
-    /// The answer that `buffer` holds; none if there is more to come.
+    /// The answer that `buffer` holds; none if there is more to come. A body in chunks, which
+    /// no inference has, is left as it came.
     pub fn parse(buffer: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(at) = find(buffer, b"\r\n\r\n") else { return Ok(None) };
         let (head, body) = (std::str::from_utf8(&buffer[..at])?, &buffer[at + 4..]);
         let status = head.split(' ').nth(1).context("no status line")?.parse()?;
+        if header::<String>(head, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
+            let ended = body.ends_with(b"\r\n0\r\n\r\n") || body == b"0\r\n\r\n";
+            return Ok(ended.then(|| Self { status, json_len: None, body: body.to_vec() }));
+        }
         let body_len: usize = header(head, "content-length").context("no content-length")?;
         let json_len = header(head, "inference-header-content-length");
         ensure!(body_len <= MAX_ANSWER, "answer of {body_len} bytes");

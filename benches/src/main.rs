@@ -15,17 +15,19 @@ mod packages;
 mod runtime;
 mod server;
 mod setup;
+mod shim;
 mod stats;
 
 use anyhow::{Context as _, bail};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let name = args.next().context("usage: wick-benches NAME [BAR...]; there is: runtime")?;
+    let name = args.next().context("usage: wick-benches NAME [BAR...]; there is: runtime, shim")?;
     let only: Vec<String> = args.collect();
     let setup = setup::Setup::from_env()?;
     match name.as_str() {
         "runtime" => runtime::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: runtime"),
+        "shim" => shim::run(&setup, &only),
+        _ => bail!("no benchmark `{name}`; there is: runtime, shim"),
     }
 }

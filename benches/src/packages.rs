@@ -87,6 +87,13 @@ pub fn small_relay(setup: &Setup) -> anyhow::Result<PathBuf> {
     package(setup, "small-relay", &model, "threads = 1\n", Some(&io))
 }
 
+/// The smallest model as a package without code.
+pub fn small_passthrough(setup: &Setup) -> anyhow::Result<PathBuf> {
+    let model = setup.folder("models")?.join("small.onnx");
+    fs::write(&model, onnx::dense(16, 1))?;
+    passthrough(setup, "small", &model, 1)
+}
+
 /// The weight-bound network, with or without batching.
 pub fn dense(setup: &Setup, name: &str, batch: Option<&str>) -> anyhow::Result<PathBuf> {
     let model = setup.folder("models")?.join("dense.onnx");

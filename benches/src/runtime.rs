@@ -4,7 +4,7 @@ mod batching;
 mod cold_start;
 mod instantiate;
 mod leak;
-mod load;
+pub mod load;
 mod overhead;
 mod throughput;
 

@@ -48,9 +48,9 @@ impl Setup {
 /// Python source: long enough that head, middle and tail of the file differ.
 const SAMPLE: &str = include_str!("sample.py");
 
-fn path(variable: &str) -> anyhow::Result<PathBuf> {
+pub fn path(variable: &str) -> anyhow::Result<PathBuf> {
     let value = std::env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run `cargo xtask bench runtime`"))?;
+        .with_context(|| format!("{variable} is not set: run it by `cargo xtask bench`"))?;
     let path = Path::new(&value).to_owned();
     anyhow::ensure!(path.exists(), "{variable} is {}, which does not exist", path.display());
     Ok(path)

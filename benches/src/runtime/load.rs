@@ -36,12 +36,36 @@ pub fn drive(
     drive_until(addr, request, concurrency, Until::Elapsed(time))
 }
 
+/// Run for `time` against a server whose answers are no tensors.
+pub fn drive_plain(
+    addr: SocketAddr,
+    request: &Prepared,
+    concurrency: usize,
+    time: Duration,
+) -> anyhow::Result<Load> {
+    let right = |answer: &Answer| {
+        ensure!(answer.status == 200, "status {}", answer.status);
+        Ok(())
+    };
+    run(addr, request, concurrency, Until::Elapsed(time), &right)
+}
+
 /// Run until a time or a number of requests. Any answer but 200 is an error.
 pub fn drive_until(
     addr: SocketAddr,
     request: &Prepared,
     concurrency: usize,
     until: Until,
+) -> anyhow::Result<Load> {
+    run(addr, request, concurrency, until, &|answer| answer.tensors().map(drop))
+}
+
+fn run(
+    addr: SocketAddr,
+    request: &Prepared,
+    concurrency: usize,
+    until: Until,
+    right: &dyn Fn(&Answer) -> anyhow::Result<()>,
 ) -> anyhow::Result<Load> {
     let started = Cell::new(0_u64);
     let start = Instant::now();
@@ -53,7 +77,7 @@ pub fn drive_until(
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let clients = (0..concurrency).map(|_| one_client(addr, request, &go_on));
+    let clients = (0..concurrency).map(|_| one_client(addr, request, &go_on, right));
     let done = runtime.block_on(futures::future::try_join_all(clients))?;
     let requests = done.iter().sum::<u64>();
     Ok(Load { requests, per_second: requests as f64 / start.elapsed().as_secs_f64() })
@@ -63,6 +87,7 @@ async fn one_client(
     addr: SocketAddr,
     request: &Prepared,
     go_on: &dyn Fn() -> bool,
+    right: &dyn Fn(&Answer) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
     let mut stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
@@ -77,7 +102,7 @@ async fn one_client(
             }
             ensure!(stream.read_buf(&mut buffer).await? > 0, "the connection was closed");
         };
-        answer.tensors()?;
+        right(&answer)?;
         done += 1;
     }
     Ok(done)

@@ -1,0 +1,3 @@
+module wick.dev/benches/native
+
+go 1.26
