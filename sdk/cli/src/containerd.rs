@@ -4,7 +4,7 @@
 //! else of it changes, not even its comments, and so that it can be taken out again. The result
 //! is parsed before anybody writes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -27,6 +27,15 @@ const CRI_V3: &str = "io.containerd.cri.v1.runtime";
 /// containerd from 1.5 on reads.
 const EMPTY: &str = "version = 2\n";
 
+/// What the first line of a file says that is written anew at each start, by k3s and RKE2.
+const GENERATED: &str = "DO NOT EDIT";
+
+/// The drop-in's name, in the folder that a generated configuration imports.
+const DROP_IN: &str = "10-wick.toml";
+
+/// A template that has all of the generated configuration in it.
+const BASE: &str = "{{ template \"base\" . }}\n";
+
 /// A runtime as containerd knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Runtime<'a> {
@@ -44,6 +53,15 @@ pub struct Edited {
     pub version: i64,
     /// What its owner should know.
     pub warnings: Vec<String>,
+}
+
+/// Where the runtime goes if the configuration itself is written anew at each start.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Beside {
+    pub path: PathBuf,
+    /// What the file begins with if it is not there.
+    pub base: String,
+    version: i64,
 }
 
 /// Why a configuration can't be changed. Nothing was written.
@@ -92,6 +110,52 @@ pub fn register(old: &str, runtime: Runtime<'_>) -> Result<Edited, ConfigError> 
     Ok(Edited { text, version, warnings: warnings(&parsed) })
 }
 
+/// The file beside a generated configuration `text` in `folder` that its generator merges in:
+/// a drop-in where it imports some, a template otherwise. containerd 1.x replaces a plugin's
+/// whole section by that of an import, so with version 2 it is always the template.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn beside_generated(text: &str, folder: &Path) -> Result<Option<Beside>, ConfigError> {
+    if !text.lines().next().is_some_and(|line| line.contains(GENERATED)) {
+        return Ok(None);
+    }
+    let parsed: Table = text.parse()?;
+    let version = version(&parsed)?;
+    let imports = parsed.get("imports").and_then(Value::as_array).into_iter().flatten();
+    let mut folders = imports.filter_map(|path| path.as_str()?.strip_suffix("/*.toml"));
+    let drop_ins = folders.next().filter(|_| version > 2);
+    Ok(Some(match drop_ins {
+        Some(drop_ins) => Beside {
+            path: Path::new(drop_ins).join(DROP_IN),
+            base: format!("version = {version}\n"),
+            version,
+        },
+        None => {
+            let name = if version > 2 { "config-v3.toml.tmpl" } else { "config.toml.tmpl" };
+            Beside { path: folder.join(name), base: BASE.to_owned(), version }
+        }
+    }))
+}
+
+/// The drop-in or template with the runtime in it. A template is no TOML and is not parsed.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn register_beside(
+    old: &str,
+    beside: &Beside,
+    runtime: Runtime<'_>,
+) -> Result<Edited, ConfigError> {
+    let plugin = if beside.version == 2 { CRI_V2 } else { CRI_V3 };
+    let mut text = without_block(old)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&block(plugin, runtime));
+    Ok(Edited { text, version: beside.version, warnings: Vec::new() })
+}
+
 /// The configuration as it was before.
 ///
 /// # Errors
@@ -100,6 +164,15 @@ pub fn unregister(old: &str) -> Result<Edited, ConfigError> {
     let text = without_block(old)?;
     let version = version(&text.parse()?)?;
     Ok(Edited { text, version, warnings: Vec::new() })
+}
+
+/// The drop-in or template as it was before.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn unregister_beside(old: &str, beside: &Beside) -> Result<Edited, ConfigError> {
+    let text = without_block(old)?;
+    Ok(Edited { text, version: beside.version, warnings: Vec::new() })
 }
 
 fn version(config: &Table) -> Result<i64, ConfigError> {
@@ -219,6 +292,30 @@ mod tests {
         let taken = format!("version = 3\n[plugins.\"{CRI_V3}\".containerd.runtimes.wick]\n");
         assert!(matches!(register(&taken, WICK), Err(ConfigError::Taken(_))));
         assert!(matches!(register(BEGIN, WICK), Err(ConfigError::HalfBlock)));
+    }
+
+    /// What k3s writes: since 1.35 with an import, before that without, and for containerd 1.7.
+    const K3S: &str = include_str!("../tests/containerd/k3s-v3-imports.toml");
+    const K3S_PLAIN: &str = include_str!("../tests/containerd/k3s-v3.toml");
+    const K3S_V2: &str = include_str!("../tests/containerd/k3s-v2.toml");
+
+    #[test]
+    fn a_generated_configuration_is_left_alone() {
+        let folder = Path::new("/var/lib/rancher/k3s/agent/etc/containerd");
+        let beside = |text| beside_generated(text, folder).unwrap();
+        let drop_in = beside(K3S).unwrap();
+        assert_eq!(drop_in.path, folder.join("config-v3.toml.d/10-wick.toml"));
+        let text = register_beside(&drop_in.base, &drop_in, WICK).unwrap().text;
+        registered(&text, CRI_V3);
+        assert_eq!(register_beside(&text, &drop_in, WICK).unwrap().text, text);
+        let template = beside(K3S_PLAIN).unwrap();
+        assert_eq!(template.path, folder.join("config-v3.toml.tmpl"));
+        let text = register_beside(&template.base, &template, WICK).unwrap().text;
+        assert!(text.starts_with(BASE) && text.contains(CRI_V3), "{text}");
+        let old = beside(K3S_V2).unwrap();
+        assert_eq!(old.path, folder.join("config.toml.tmpl"));
+        assert!(register_beside(&old.base, &old, WICK).unwrap().text.contains(CRI_V2));
+        assert_eq!(beside(V3), None);
     }
 
     #[test]

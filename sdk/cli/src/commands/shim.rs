@@ -7,13 +7,22 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::json;
 
-use crate::containerd::{self, ConfigError, Edited, Runtime};
+use crate::containerd::{self, Beside, ConfigError, Edited, Runtime};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 
 /// The shim's executable, as containerd looks for it.
 const SHIM: &str = "containerd-shim-wick-v1";
+
+/// The system's configuration.
+const CONFIG: &str = "/etc/containerd/config.toml";
+
+/// Those of distributions that bring their own containerd and write its configuration.
+const GENERATED_CONFIGS: [&str; 2] = [
+    "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+    "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+];
 
 /// Let a containerd run packages as pods
 #[derive(Debug, clap::Args)]
@@ -27,8 +36,9 @@ enum ShimCommand {
     /// Add the runtime to containerd's configuration
     ///
     /// Works with versions 2, 3 and 4 of the configuration, and twice is as good as once.
-    /// containerd must be restarted afterwards, and the cluster needs a RuntimeClass, which
-    /// this prints.
+    /// What k3s and RKE2 write anew at each start is left alone: they get a drop-in, or a template
+    /// where they have no drop-ins. containerd must be restarted afterwards, and the cluster needs
+    /// a RuntimeClass, which this prints.
     Register {
         #[command(flatten)]
         file: FileArgs,
@@ -48,9 +58,9 @@ enum ShimCommand {
 
 #[derive(Debug, clap::Args)]
 struct FileArgs {
-    /// containerd's configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/containerd/config.toml")]
-    config: PathBuf,
+    /// containerd's configuration; the system's, or that of k3s or RKE2, unless given
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Print the new configuration, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -63,51 +73,93 @@ pub fn run(args: &ShimArgs, format: Format) -> Outcome {
                 Some(shim) => Some(existing(shim)?),
                 None => beside_wick(),
             };
-            let old = read(&file.config)?;
             let runtime = Runtime { handler, shim: shim.as_deref() };
-            let edited = containerd::register(&old, runtime).map_err(|e| refused(file, &e))?;
-            finish(file, &old, &edited, format)?;
+            let target = Target::find(file)?;
+            let edited = match &target.beside {
+                Some(beside) => containerd::register_beside(&target.old, beside, runtime),
+                None => containerd::register(&target.old, runtime),
+            };
+            let edited = edited.map_err(|error| refused(&target.path, &error))?;
+            target.finish(&edited, file.dry_run, format)?;
             if format == Format::Human && !file.dry_run {
                 eprintln!("\nthe cluster needs this once:\n\n{}", runtime_class(handler));
             }
             Ok(())
         }
         ShimCommand::Unregister { file } => {
-            let old = read(&file.config)?;
-            let edited = containerd::unregister(&old).map_err(|e| refused(file, &e))?;
-            finish(file, &old, &edited, format)
+            let target = Target::find(file)?;
+            let edited = match &target.beside {
+                Some(beside) => containerd::unregister_beside(&target.old, beside),
+                None => containerd::unregister(&target.old),
+            };
+            let edited = edited.map_err(|error| refused(&target.path, &error))?;
+            target.finish(&edited, file.dry_run, format)
         }
     }
 }
 
-/// Write the new configuration and say what was done.
-fn finish(file: &FileArgs, old: &str, edited: &Edited, format: Format) -> Outcome {
-    for warning in &edited.warnings {
-        eprintln!("{} {warning}", output::red("warning:"));
+/// The file that the runtime goes into.
+struct Target {
+    path: PathBuf,
+    /// Its text, as containerd sees it.
+    old: String,
+    /// It stands beside a configuration that is written anew at each start.
+    beside: Option<Beside>,
+}
+
+// === impl Target ===
+
+impl Target {
+    fn find(file: &FileArgs) -> Outcome<Self> {
+        let config = file.config.clone().unwrap_or_else(usual_config);
+        let old = read(&config)?;
+        let folder = config.parent().unwrap_or_else(|| Path::new("/"));
+        let beside = containerd::beside_generated(&old, folder);
+        let Some(beside) = beside.map_err(|error| refused(&config, &error))? else {
+            return Ok(Self { path: config, old, beside: None });
+        };
+        let there = read(&beside.path)?;
+        let old = if there.is_empty() { beside.base.clone() } else { there };
+        Ok(Self { path: beside.path.clone(), old, beside: Some(beside) })
     }
-    let changed = edited.text != old;
-    if file.dry_run && format == Format::Human {
-        output::line(edited.text.trim_end());
-        return Ok(());
+
+    /// Write the new configuration and say what was done.
+    fn finish(&self, edited: &Edited, dry_run: bool, format: Format) -> Outcome {
+        for warning in &edited.warnings {
+            eprintln!("{} {warning}", output::red("warning:"));
+        }
+        let changed = edited.text != self.old;
+        if dry_run && format == Format::Human {
+            output::line(edited.text.trim_end());
+            return Ok(());
+        }
+        if changed && !dry_run {
+            write(&self.path, &edited.text)?;
+        }
+        let path = self.path.display();
+        let service = if self.beside.is_some() { "k3s" } else { "containerd" };
+        if format == Format::Json {
+            output::json(&json!({
+                "config": self.path,
+                "version": edited.version,
+                "changed": changed,
+                "dry_run": dry_run,
+                "restart": service,
+                "warnings": edited.warnings,
+            }));
+        } else if changed {
+            eprintln!("{path} is changed; restart {service}: systemctl restart {service}");
+        } else {
+            eprintln!("{path} is as it should be");
+        }
+        Ok(())
     }
-    if changed && !file.dry_run {
-        write(&file.config, &edited.text)?;
-    }
-    let path = file.config.display();
-    if format == Format::Json {
-        output::json(&json!({
-            "config": file.config,
-            "version": edited.version,
-            "changed": changed,
-            "dry_run": file.dry_run,
-            "warnings": edited.warnings,
-        }));
-    } else if changed {
-        eprintln!("{path} is changed; restart containerd: systemctl restart containerd");
-    } else {
-        eprintln!("{path} is as it should be");
-    }
-    Ok(())
+}
+
+/// The configuration that this node's containerd reads.
+fn usual_config() -> PathBuf {
+    let there = GENERATED_CONFIGS.iter().map(Path::new).find(|path| path.is_file());
+    there.unwrap_or_else(|| Path::new(CONFIG)).to_owned()
 }
 
 /// The configuration, empty if there is none: containerd then runs on its defaults.
@@ -144,8 +196,8 @@ fn write(path: &Path, text: &str) -> Outcome {
     })
 }
 
-fn refused(file: &FileArgs, error: &ConfigError) -> Failure {
-    Failure::new(Exit::BadData, "containerd-config", format!("{}: {error}", file.config.display()))
+fn refused(path: &Path, error: &ConfigError) -> Failure {
+    Failure::new(Exit::BadData, "containerd-config", format!("{}: {error}", path.display()))
 }
 
 fn existing(shim: &Path) -> Outcome<PathBuf> {
