@@ -257,8 +257,10 @@ fn store(staging: &Path, cache: &Path) -> anyhow::Result<()> {
         let mut source = rootfs::open(staging, &file)?;
         let mut target = File::create(&new)?;
         io::copy(&mut source, &mut target)?;
-        target
-            .set_permissions(fs::Permissions::from_mode(from.metadata()?.mode() & 0o444 | 0o200))?;
+        // For workers of any user: it holds nothing that their image does not.
+        target.set_permissions(fs::Permissions::from_mode(0o644))?;
+        // By which a worker knows that it is the file that was recorded.
+        target.set_modified(from.metadata()?.modified()?)?;
         target.sync_all()?;
         fs::rename(&new, &to)?;
     }

@@ -52,6 +52,8 @@ const OTHERS_READ: u32 = 0o055;
 pub(crate) struct GraphCache {
     folder: PathBuf,
     writable: bool,
+    /// Root's, and not to be written by this process.
+    sealed: bool,
 }
 
 /// What an entry depends on, as the name of its folder.
@@ -91,7 +93,8 @@ impl GraphCache {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         check_owner(folder)?;
         let writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
-        Ok(Self { folder: folder.to_owned(), writable })
+        let sealed = !writable && fs::metadata(folder)?.uid() == 0;
+        Ok(Self { folder: folder.to_owned(), writable, sealed })
     }
 
     /// Whether entries can be made and removed.
@@ -141,7 +144,7 @@ impl GraphCache {
     /// The folder of a complete, undamaged entry.
     pub(crate) fn find(&self, key: &Key) -> Option<PathBuf> {
         let folder = self.folder.join(&key.0);
-        match Record::check(&folder) {
+        match Record::check(&folder, self.sealed) {
             Ok(State::Good) => Some(folder),
             Ok(State::Absent) => None,
             Ok(State::Damaged(detail)) => {

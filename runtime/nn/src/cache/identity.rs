@@ -1,7 +1,7 @@
 //! Notes on the digests of model files, so that an unchanged file is not read to
 //! know it.
 //!
-//! A note holds for one file as it looked: device, inode, size, and the times of
+//! A note holds for one file as it looked: inode, size, and the times of
 //! its last write and last change to the nanosecond. A file that was changed too
 //! shortly before it was read gets no note, because a later write could leave the
 //! same times.
@@ -113,7 +113,6 @@ mod tests {
     #[test]
     fn a_file_is_settled_when_its_next_change_must_show() {
         let at = |seconds, nanos| Stamp {
-            device: 1,
             inode: 1,
             size: 1,
             modified: (seconds, nanos),

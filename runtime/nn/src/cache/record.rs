@@ -37,10 +37,9 @@ struct FileRecord {
 }
 
 /// What the file system says of a file: if none of it has changed, the content has
-/// not either.
+/// not either. The device is no part of it: each mount of the same image has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
-    pub device: u64,
     pub inode: u64,
     pub size: u64,
     pub modified: (i64, i64),
@@ -52,7 +51,6 @@ pub(super) struct Stamp {
 impl From<&Metadata> for Stamp {
     fn from(meta: &Metadata) -> Self {
         Self {
-            device: meta.dev(),
             inode: meta.ino(),
             size: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
@@ -82,8 +80,9 @@ impl Record {
     }
 
     /// Whether the folder holds what its record says. Files that look as they did
-    /// are trusted; others are hashed.
-    pub(super) fn check(folder: &Path) -> io::Result<State> {
+    /// are trusted; others are hashed. Those of a `sealed` folder are root's, who has
+    /// checked and copied them: only size and last write are compared.
+    pub(super) fn check(folder: &Path, sealed: bool) -> io::Result<State> {
         let path = folder.join(NAME);
         let text = match fs::metadata(&path) {
             Ok(meta) if meta.len() > MAX_BYTES => return Ok(State::Damaged("its record is large")),
@@ -104,7 +103,7 @@ impl Record {
             return Ok(State::Damaged("its record is empty"));
         }
         for file in &record.files {
-            if !file.matches(folder)? {
+            if !file.matches(folder, sealed)? {
                 return Ok(State::Damaged("a file in it has changed"));
             }
         }
@@ -115,13 +114,15 @@ impl Record {
 // === impl FileRecord ===
 
 impl FileRecord {
-    fn matches(&self, folder: &Path) -> io::Result<bool> {
+    fn matches(&self, folder: &Path, sealed: bool) -> io::Result<bool> {
         let path = folder.join(&self.name);
         let meta = match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             meta => meta?,
         };
-        if Stamp::from(&meta) == self.stamp {
+        let (now, then) = (Stamp::from(&meta), &self.stamp);
+        let copied = sealed && (now.size, now.modified) == (then.size, then.modified);
+        if now == *then || copied {
             return Ok(true);
         }
         // A copied or restored cache has other times and the same content.

@@ -6,7 +6,7 @@
 //!  print TEXT     TEXT without a line's end, and wait for an hour
 //!  env            its environment            ls PATH        names in a folder
 //!  cat PATH       a file                     write PATH TEXT
-//!  connect HOST:PORT
+//!  connect HOST:PORT                         tick           a number every 50 ms
 //! ```
 //!
 //! What is refused is printed with its reason, and the status is 1.
@@ -49,6 +49,12 @@ fn run(words: &[&str]) -> io::Result<()> {
             print!("{text}");
             io::stdout().flush()?;
             std::thread::sleep(Duration::from_secs(3600));
+        }
+        ["tick"] => {
+            for number in 0_u64.. {
+                println!("tick {number}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
         ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
         ["ls", path] => {
