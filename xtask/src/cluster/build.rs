@@ -111,14 +111,15 @@ impl Builder {
     }
 
     fn containerd(&self, version: &str) -> anyhow::Result<PathBuf> {
-        let (major, _) = major_minor(version)?;
+        let (major, minor) = major_minor(version)?;
         self.make(&format!("containerd-{version}"), "containerd", |out| {
             let module = if major == 1 { CONTAINERD_1_MODULE } else { CONTAINERD_MODULE };
             let flags = format!("-s -w -X {module}/version.Version=v{version}");
             let commands = ["containerd", "containerd-shim-runc-v2", "ctr"];
             let packages = commands.map(|command| format!("{module}/cmd/{command}"));
             let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
-            if major == 1 {
+            // These say what they must not be built with, which `go install` refuses to honour.
+            if (major, minor) < (2, 2) {
                 return dependency(out, &flags, (module, version), &packages);
             }
             let mut go = go("install", &flags);
