@@ -149,7 +149,7 @@ impl Answer {
 }
 
 /// Repeat a call on a socket that does not block until it does something.
-fn until_ready<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+pub fn until_ready<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::hint::spin_loop(),

@@ -9,6 +9,7 @@
 )]
 
 mod bar;
+mod bare;
 mod direct;
 mod http;
 mod packages;

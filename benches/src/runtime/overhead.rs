@@ -4,6 +4,9 @@
 //! as a pass-through package, and through a handler component. Overhead is the
 //! difference of a round's medians, so that a slow phase of the machine hits all.
 //!
+//! A fourth caller shows what the machine itself adds: the same bytes to and from a bare
+//! thread that runs the inference, without HTTP and without wick.
+//!
 //! The direct caller never sleeps, so the client polls its socket: its own wake-up is
 //! no part of the server. The detail has the same figures for a client that sleeps,
 //! which add what the kernel needs to wake it.
@@ -15,6 +18,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use crate::bar;
+use crate::bare::{Bare, BareClient};
 use crate::direct::{Direct, Floor, Input};
 use crate::http::{Client, Prepared, Wait};
 use crate::packages;
@@ -32,12 +36,16 @@ const PER_ROUND: usize = 25;
 /// what wick adds, and two threads on a shared machine vary more than that.
 const THREADS: usize = 1;
 
+/// Bytes of the bare server's answer: about what an answer of Magika has.
+const BARE_ANSWER: usize = 1 << 10;
+
 struct Case {
     name: &'static str,
     direct: Direct,
     passthrough: Prepared,
     handler: Prepared,
     client: Client,
+    bare: BareClient,
 }
 
 /// Medians of one case over all rounds, in milliseconds.
@@ -45,7 +53,9 @@ struct Figures {
     direct: f64,
     passthrough_overhead: f64,
     handler_overhead: f64,
-    /// The same two for a client that sleeps until the answer is there.
+    /// What a bare thread behind a socket adds.
+    bare_overhead: f64,
+    /// The first two for a client that sleeps until the answer is there.
     asleep: (f64, f64),
 }
 
@@ -112,10 +122,14 @@ fn case(
     let server = Server::start(setup, &[passthrough, handler])?;
     let mut client = server.client()?;
     let direct = floor.load(model, THREADS, input)?;
+    let bytes = input.bytes().len();
+    let inside = floor.load(model, THREADS, input)?;
+    let bare = Bare::start(inside, bytes, BARE_ANSWER)?;
+    let bare = BareClient::connect(&bare, bytes, BARE_ANSWER)?;
     let package = passthrough.file_name().context("package folder")?.to_string_lossy().into_owned();
     let input_name = first_input(&mut client, &package)?;
     let passthrough = load::request_named(&package, input, &input_name);
-    Ok((server, Case { name, direct, passthrough, handler: handler_request, client }))
+    Ok((server, Case { name, direct, passthrough, handler: handler_request, client, bare }))
 }
 
 fn first_input(client: &mut Client, model: &str) -> anyhow::Result<String> {
@@ -127,8 +141,10 @@ fn first_input(client: &mut Client, model: &str) -> anyhow::Result<String> {
 fn measure(case: &mut Case) -> anyhow::Result<Figures> {
     check_same_answer(case)?;
     let (mut direct, mut polling, mut asleep) = (vec![], [vec![], vec![]], [vec![], vec![]]);
+    let mut bare = vec![];
     for index in 0..=ROUNDS {
         let floor = times(|| case.direct.run().map(drop))?;
+        let behind_a_socket = times(|| case.bare.send())?;
         for (wait, overheads) in [(Wait::Polling, &mut polling), (Wait::Asleep, &mut asleep)] {
             let client = &mut case.client;
             client.wait(wait)?;
@@ -142,12 +158,14 @@ fn measure(case: &mut Case) -> anyhow::Result<Figures> {
         }
         if index > 0 {
             direct.push(floor);
+            bare.push(behind_a_socket - floor);
         }
     }
     let figures = Figures {
         direct: median(&direct),
         passthrough_overhead: median(&polling[0]),
         handler_overhead: median(&polling[1]),
+        bare_overhead: median(&bare),
         asleep: (median(&asleep[0]), median(&asleep[1])),
     };
     eprintln!("{}: {}", case.name, figures.json());
@@ -191,6 +209,7 @@ impl Figures {
             "direct_ms": round(self.direct),
             "passthrough_overhead_ms": round(self.passthrough_overhead),
             "handler_overhead_ms": round(self.handler_overhead),
+            "bare_socket_overhead_ms": round(self.bare_overhead),
             "client_asleep_passthrough_overhead_ms": round(self.asleep.0),
             "client_asleep_handler_overhead_ms": round(self.asleep.1),
         })
