@@ -75,6 +75,32 @@ def a_passthrough_model_answers(client: triton.InferenceServerClient) -> None:
     assert first["shape"][0] == 1
 
 
+def statistics_and_configuration_are_there(client: triton.InferenceServerClient) -> None:
+    before = client.get_inference_statistics("filetype")["model_stats"][0]["inference_count"]
+    client.infer("filetype", [file_input(SCRIPT, binary=True)])
+    stats = client.get_inference_statistics("filetype")["model_stats"][0]
+    assert stats["inference_count"] == before + 1, stats
+    assert stats["inference_stats"]["compute_infer"]["ns"] > 0, stats
+    assert len(client.get_inference_statistics()["model_stats"]) == 2
+    config = client.get_model_config("filetype")
+    assert config["input"][0] == {"name": "bytes", "data_type": "TYPE_UINT8", "dims": [-1]}, config
+
+
+def models_are_unloaded_and_loaded(client: triton.InferenceServerClient) -> None:
+    client.unload_model("passthrough")
+    states = {model["name"]: model["state"] for model in client.get_model_repository_index()}
+    assert states == {"filetype": "READY", "passthrough": "UNAVAILABLE"}, states
+    assert not client.is_model_ready("passthrough")
+    client.load_model("passthrough")
+    assert client.is_model_ready("passthrough")
+    try:
+        client.load_model("no-such-model")
+    except InferenceServerException as error:
+        assert error.status() == "404" and "no-such-model" in error.message(), error
+    else:
+        raise AssertionError("a model that does not exist was loaded")
+
+
 def mistakes_are_reported_in_words(client: triton.InferenceServerClient) -> None:
     wrong_type = triton.InferInput("bytes", [1], "FP32")
     wrong_type.set_data_from_numpy(np.zeros(1, np.float32))
@@ -105,6 +131,8 @@ CHECKS: list[Callable[[triton.InferenceServerClient], None]] = [
     request_ids_come_back,
     several_requests_in_flight,
     a_passthrough_model_answers,
+    statistics_and_configuration_are_there,
+    models_are_unloaded_and_loaded,
     mistakes_are_reported_in_words,
 ]
 

@@ -23,6 +23,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 pub fn run(house: &House) -> anyhow::Result<Counts> {
     let python = environment(house)?;
     let mut wick = serve(house, &["filetype", "passthrough"]);
+    wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
     let mut script = Command::new(python);
     script.arg(house.root.join(SCRIPT)).arg(server.addr.to_string()).stdin(Stdio::null());

@@ -13,6 +13,7 @@
 mod admission;
 mod body;
 pub mod codec;
+mod extensions;
 mod forward;
 mod gate;
 mod infer;

@@ -7,7 +7,8 @@ use wick_package::TensorSpec;
 use crate::repository::Live;
 
 /// Extensions of the Open Inference Protocol that are served.
-const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
 
 #[derive(Serialize)]
 pub struct ServerJson {

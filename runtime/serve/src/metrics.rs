@@ -1,7 +1,8 @@
 //! What Prometheus sees: Triton's names as Triton spells them, and wick's own.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
@@ -59,6 +60,8 @@ pub struct ModelMetrics {
     pub instances: IntCounter,
     /// What of the graphs' counts is in the metrics already.
     pub graphs: Mutex<GraphsSeen>,
+    /// Milliseconds since 1970 of the last success, 0 for none.
+    last_success: AtomicU64,
 }
 
 // === impl Metrics ===
@@ -137,6 +140,7 @@ impl Metrics {
             compute_us: self.compute_us.with_label_values(labels),
             instances: self.instances.with_label_values(labels),
             graphs: Mutex::default(),
+            last_success: AtomicU64::new(0),
         }
     }
 
@@ -198,6 +202,26 @@ impl Metrics {
 // === impl ModelMetrics ===
 
 impl ModelMetrics {
+    /// Count a request that was answered after `took`.
+    pub fn succeeded(&self, took: Duration) {
+        self.success.inc();
+        self.count.inc();
+        self.request_us.inc_by(micros(took));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.last_success.store(now, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since 1970 of the last success, 0 for none.
+    pub fn last_success_ms(&self) -> u64 {
+        self.last_success.load(Ordering::Relaxed)
+    }
+
+    /// Failed requests, whatever the reason.
+    pub fn failures(&self) -> u64 {
+        self.failure.iter().map(IntCounter::get).sum()
+    }
+
     pub fn failed(&self, class: FailureClass) {
         self.failure[class as usize].inc();
     }

@@ -309,6 +309,11 @@ impl Repository {
         self.inner.entries.load().values().map(|entry| entry.status()).collect()
     }
 
+    /// Bring a model's counters up to date with its graphs.
+    pub(crate) fn take_graphs(&self, live: &Live) {
+        self.inner.metrics.take_graphs(&live.name, &live.model, &live.metrics);
+    }
+
     /// All metrics in Prometheus' text format.
     ///
     /// # Errors
@@ -316,7 +321,7 @@ impl Repository {
     pub fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
         for entry in self.inner.entries.load().values() {
             if let Some(live) = entry.live.load().as_ref() {
-                self.inner.metrics.take_graphs(&live.name, &live.model, &live.metrics);
+                self.take_graphs(live);
             }
         }
         self.inner.metrics.text()

@@ -55,6 +55,10 @@ pub enum Failure {
     Draining,
     #[error("model `{model}` is {state}")]
     NotReady { model: String, state: State },
+    #[error("model `{model}` is not loaded: {why}")]
+    NotLoaded { model: String, why: String },
+    #[error("models are not loaded and unloaded by request: start the server with --model-control")]
+    NoModelControl,
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
@@ -90,11 +94,14 @@ impl Failure {
             | Self::Encode(EncodeError::NoJsonForm { .. })
             | Self::BrokenBody(_)
             | Self::NotTensors { .. }
+            // Triton's status for it; what was live goes on serving.
+            | Self::NotLoaded { .. }
             | Self::Infer(InferError::BadInput(_)) => StatusCode::BAD_REQUEST,
             Self::UnknownPath(_)
             | Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Infer(InferError::NotFound(_)) => StatusCode::NOT_FOUND,
+            Self::NoModelControl => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } | Self::Infer(InferError::TooLarge(_)) => {
@@ -175,6 +182,8 @@ impl Reason for Failure {
             Self::ClientDeadline(_) => "deadline",
             Self::Draining => "draining",
             Self::NotReady { .. } => "not-ready",
+            Self::NotLoaded { .. } => "not-loaded",
+            Self::NoModelControl => "no-model-control",
             Self::Decode(error) => error.code(),
             Self::Encode(error) => error.code(),
             Self::Infer(error) => error.code(),

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::body::{self, BodyMemory};
+use crate::extensions;
 use crate::forward;
 use crate::infer;
 use crate::metadata::{LiveJson, ModelJson, ModelReadyJson, ModelsJson, ReadyJson, ServerJson};
@@ -28,13 +29,15 @@ pub(crate) struct App {
     pub memory: Arc<BodyMemory>,
     pub max_body: u64,
     pub body_timeout: Duration,
+    /// Whether requests may load and unload models.
+    pub model_control: bool,
 }
 
 /// `{model}`, or `{model}` and `{version}`.
 #[derive(serde::Deserialize)]
-struct Target {
-    model: String,
-    version: Option<String>,
+pub(crate) struct Target {
+    pub model: String,
+    pub version: Option<String>,
 }
 
 // === impl App ===
@@ -70,6 +73,7 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
         memory: BodyMemory::new(settings.max_body_memory),
         max_body: settings.max_body,
         body_timeout: settings.body_timeout,
+        model_control: settings.model_control,
     };
     let mut router = Router::new()
         .route("/v2", get(server))
@@ -84,6 +88,7 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
             .route(&format!("{model}/ready"), get(model_ready))
             .route(&format!("{model}/infer"), post(infer));
     }
+    let router = router.merge(extensions::routes());
     router.method_not_allowed_fallback(wrong_method).fallback(elsewhere).with_state(app)
 }
 

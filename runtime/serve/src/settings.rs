@@ -25,6 +25,9 @@ pub struct ServeSettings {
     pub max_connections: usize,
     /// Requests at once on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Whether requests may load and unload models. Off: whoever reaches the port could
+    /// otherwise take a model away.
+    pub model_control: bool,
     /// Time that requests have to finish when the server shuts down.
     pub drain: Duration,
 }
@@ -42,6 +45,7 @@ impl Default for ServeSettings {
             body_timeout: Duration::from_secs(60),
             max_connections: 4096,
             max_streams: 256,
+            model_control: false,
             // Kubernetes gives a pod 30 seconds by default.
             drain: Duration::from_secs(25),
         }

@@ -68,10 +68,7 @@ impl Tally {
 
     pub fn succeeded(mut self) {
         self.done = true;
-        let metrics = &self.live.metrics;
-        metrics.success.inc();
-        metrics.count.inc();
-        metrics.request_us.inc_by(micros(self.start.elapsed()));
+        self.live.metrics.succeeded(self.start.elapsed());
     }
 
     pub fn failed(mut self, class: FailureClass) {

@@ -2,6 +2,7 @@
 
 mod connections;
 mod cost;
+mod extensions;
 mod guests;
 mod protocol;
 mod reload;

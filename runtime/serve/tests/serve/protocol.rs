@@ -40,7 +40,9 @@ async fn health_and_metadata_are_json_as_clients_expect() {
     for path in ["/v2", "/v2/"] {
         let server = fixture.get(path).await.json();
         assert_eq!(server["name"], "wick");
-        assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
+        let extensions =
+            ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
+        assert_eq!(server["extensions"], json!(extensions));
     }
     let model = fixture.get("/v2/models/m").await.json();
     assert_eq!(model["platform"], "onnx_onnxv1");

@@ -63,6 +63,9 @@ pub struct RunArgs {
     /// Most bytes of a request's body, whatever packages allow
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     max_body: Option<u64>,
+    /// Let requests load and unload models (/v2/repository), as Triton's explicit mode does
+    #[arg(long)]
+    model_control: bool,
     /// Time that requests have to finish after the first signal
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration)]
     drain: Duration,
@@ -212,7 +215,12 @@ impl Serving {
 }
 
 fn settings(args: &RunArgs) -> ServeSettings {
-    let mut settings = ServeSettings { addr: args.addr, drain: args.drain, ..Default::default() };
+    let mut settings = ServeSettings {
+        addr: args.addr,
+        drain: args.drain,
+        model_control: args.model_control,
+        ..Default::default()
+    };
     if let Some(max_body) = args.max_body {
         settings.max_body = max_body;
         settings.max_body_memory = settings.max_body_memory.max(max_body);
