@@ -63,6 +63,8 @@ pub struct Ours {
     /// Folder with `ctr`.
     pub bin: PathBuf,
     pub logs: PathBuf,
+    /// What containerd runs for pods of the class `wick`.
+    pub shim: PathBuf,
     /// Where CDI specifications are read.
     pub cdi: PathBuf,
     pub processes: Vec<Process>,

@@ -23,6 +23,7 @@ const PLAIN: u32 = 0o644;
 pub struct Image {
     reference: String,
     files: Vec<(String, u32, Vec<u8>)>,
+    links: Vec<(String, String)>,
     entrypoint: Vec<String>,
     env: Vec<String>,
     labels: Vec<(String, String)>,
@@ -45,6 +46,7 @@ impl Image {
         Self {
             reference: reference.to_owned(),
             files: Vec::new(),
+            links: Vec::new(),
             entrypoint: Vec::new(),
             env: Vec::new(),
             labels: Vec::new(),
@@ -60,6 +62,12 @@ impl Image {
     /// Add a plain file.
     pub fn file(self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.with(path, PLAIN, bytes.into())
+    }
+
+    /// Add a symbolic link, wherever it leads.
+    pub fn link(mut self, path: &str, target: &str) -> Self {
+        self.links.push((path.trim_start_matches('/').to_owned(), target.to_owned()));
+        self
     }
 
     /// Add all files of a folder of the machine below `path`.
@@ -127,6 +135,15 @@ impl Image {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, mode, bytes) in &self.files {
             append(&mut tar, path, *mode, bytes)?;
+        }
+        for (path, target) in &self.links {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            header.set_mode(PROGRAM);
+            header.set_mtime(0);
+            let added = tar.append_link(&mut header, path, target);
+            added.with_context(|| format!("add the link {path}"))?;
         }
         tar.into_inner().context("end the layer")
     }

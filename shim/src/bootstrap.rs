@@ -26,7 +26,7 @@ pub const NAME: &str = "io.containerd.wick.v1";
 /// Longest message on stdin. Runtime options and a few addresses are some kilobytes.
 const MAX_STDIN: u64 = 1 << 20;
 
-const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
 /// How containerd asked, and so how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,6 +59,9 @@ const COMPILER: u32 = 65_533;
 /// Bytes of all images together; the ones used longest ago go first.
 const MAX_CACHE: u64 = 8 << 30;
 
+/// Nothing is compiled ahead when the cache's device has less room than this.
+const MIN_ROOM: u64 = 16 << 20;
+
 const DONE: &str = "done";
 const IMAGES: &str = "images";
 const STAGING: &str = "staging";
@@ -87,6 +90,7 @@ pub fn fill(
         let lock = File::create(done.with_extension("lock")).context("make a lock file")?;
         flock(&lock, FlockOperation::LockExclusive).context("lock")?;
         if !done.exists() || !folder.exists() {
+            anyhow::ensure!(has_room(cache)?, "No space left on the cache's device");
             fs::create_dir_all(&folder).context("make the image's folder")?;
             let compiled = compile(tools, cache, order, &key, &folder);
             // Tried once: what fails to compile would cost every start the time limit.
@@ -98,6 +102,13 @@ pub fn fill(
     // Used now, for whoever makes room.
     File::open(&folder)?.set_modified(SystemTime::now())?;
     Ok(Some(folder))
+}
+
+/// Whether the device has room for what may be compiled. It may have more at the next start, so a
+/// full one is no reason for the marker that says "tried".
+fn has_room(cache: &Path) -> io::Result<bool> {
+    let about = rustix::fs::statvfs(cache)?;
+    Ok(about.f_bavail.saturating_mul(about.f_frsize) >= MIN_ROOM)
 }
 
 /// Whether the image has WebAssembly.

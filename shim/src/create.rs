@@ -32,6 +32,9 @@ use crate::{cache, host, ordinary, rootfs};
 /// Longest `wick.toml` that the shim reads to see whether the package has graphs.
 const MAX_MANIFEST: u64 = 1 << 20;
 
+/// A file of the bundle that tells containerd, after its own restart, which shim serves the task.
+const SHIM_PATH: &str = "shim-binary-path";
+
 /// What is known of a container before anything is made.
 struct Job {
     request: CreateTaskRequest,
@@ -86,6 +89,7 @@ async fn make(pod: &Arc<Pod>, request: CreateTaskRequest) -> Result<Parts, Fault
         return Err(Fault::Unsupported("wick does not restore checkpoints".to_owned()));
     }
     let bundle = PathBuf::from(&request.bundle);
+    name_shim(&bundle);
     let spec = Spec::load(bundle.join("config.json"))
         .with_context(|| format!("read the config.json of {}", bundle.display()))?;
     let names = Names {
@@ -124,6 +128,18 @@ async fn make(pod: &Arc<Pod>, request: CreateTaskRequest) -> Result<Parts, Fault
         let _ = undone.await;
     }
     Ok(made?)
+}
+
+/// containerd writes this for the first container of a shim only. Of the others it would know the
+/// runtime's name alone, and a shim outside of its PATH is not found by that: it would give the
+/// container up, and start another beside the one that runs.
+fn name_shim(bundle: &Path) {
+    let (file, shim) = (bundle.join(SHIM_PATH), host::own_path());
+    if let Some(shim) = shim.filter(|_| !file.exists())
+        && let Err(error) = std::fs::write(&file, shim.as_os_str().as_encoded_bytes())
+    {
+        tracing::warn!("write {}: {error}", file.display());
+    }
 }
 
 // === impl Job ===

@@ -108,6 +108,14 @@ pub fn own_executable() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/self/exe")?.into())
 }
 
+/// Where the shim's executable is, for containerd. While it is replaced there may be none.
+pub fn own_path() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?;
+    // An upgrade has put another in its place, which is as good.
+    let text = path.to_str()?.trim_end_matches(" (deleted)");
+    Some(PathBuf::from(text)).filter(|path| path.is_file())
+}
+
 /// The environment of a process of ours: nothing of the shim's own. containerd's
 /// `LD_LIBRARY_PATH` has an empty element, which would make a loader search the bundle.
 pub fn environment() -> Vec<CString> {

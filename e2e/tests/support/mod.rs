@@ -3,15 +3,18 @@
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+pub mod machine;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wick_e2e::cluster::Cluster;
-use wick_e2e::http::Request;
+use wick_e2e::http::{Answer, Request};
 use wick_e2e::kubectl::Namespace;
 
+pub mod claims;
 pub mod node;
 
 /// Longest until a pod has ended.
@@ -78,6 +81,41 @@ pub mod images {
         Ok(reference)
     }
 
+    /// A bare `wasi:http` component.
+    pub fn web(cluster: &Cluster) -> anyhow::Result<&'static str> {
+        let reference = "docker.io/local/bare-web:1";
+        wick_e2e::package::import_bare(cluster, &wick_e2e::package::guest("web")?, reference)?;
+        Ok(reference)
+    }
+
+    /// A package of a guest, with what its manifest says beside its name and handler.
+    pub fn guest(
+        cluster: &Cluster,
+        guest: &str,
+        reference: &'static str,
+        manifest: &str,
+    ) -> anyhow::Result<&'static str> {
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let head = format!(
+            "[package]\nname = \"{guest}\"\nversion = \"1.0.0\"\n\n\
+             [handler]\ncomponent = \"handler.wasm\"\n\n{manifest}\n"
+        );
+        std::fs::write(folder.path().join("wick.toml"), head)?;
+        let component = wick_e2e::package::guest(guest)?;
+        std::fs::copy(component, folder.path().join("handler.wasm"))?;
+        wick_e2e::package::import(cluster, folder.path(), reference)?;
+        Ok(reference)
+    }
+
+    /// A handler that does what each request's parameter `mode` says, most of it bad.
+    pub fn hostile(cluster: &Cluster, manifest: &str) -> anyhow::Result<&'static str> {
+        let tensor = |kind: &str, name: &str| {
+            format!("[[{kind}]]\nname = \"{name}\"\ndatatype = \"FP32\"\nshape = [-1]\n\n")
+        };
+        let manifest = tensor("input", "x") + &tensor("output", "y") + manifest;
+        guest(cluster, "hostile", "docker.io/local/hostile:1", &manifest)
+    }
+
     pub fn package(
         cluster: &Cluster,
         example: &str,
@@ -126,6 +164,12 @@ impl Pod {
     /// A field of the pod's spec.
     pub fn spec(mut self, field: &str, value: Value) -> Self {
         self.value["spec"][field] = value;
+        self
+    }
+
+    /// A field of the pod's metadata.
+    pub fn metadata(mut self, field: &str, value: Value) -> Self {
+        self.value["metadata"][field] = value;
         self
     }
 
@@ -233,6 +277,24 @@ pub fn classify(addr: SocketAddr, text: &str) -> anyhow::Result<String> {
     let outputs = answer["outputs"].as_array().context("no outputs")?;
     let label = outputs.iter().find(|output| output["name"] == "label").context("no label")?;
     Ok(label["data"][0].as_str().context("no text")?.to_owned())
+}
+
+/// Tell a figure to whoever reads the run's output.
+pub fn say(what: &str) {
+    use std::io::Write as _;
+    // Nobody may be reading.
+    writeln!(std::io::stderr(), "{what}").ok();
+}
+
+/// What the hostile package says when it is told to do something.
+pub fn hostile(addr: SocketAddr, mode: &str, path: &str) -> anyhow::Result<Answer> {
+    let body = json!({
+        "parameters": {"mode": mode, "path": path},
+        "inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}],
+    })
+    .to_string();
+    let path = "/v2/models/hostile/infer";
+    Request { method: "POST", path, headers: &[], body: body.as_bytes() }.send(addr)
 }
 
 /// How the only container of a pod ended.

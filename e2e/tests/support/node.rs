@@ -38,9 +38,14 @@ impl Process {
             let id = status["containerID"].as_str().filter(|_| running);
             Ok(id.and_then(|id| id.strip_prefix("containerd://")).map(str::to_owned))
         })?;
+        Self::by_id(&id)
+    }
+
+    /// The first process of a container that has this name for containerd.
+    pub fn by_id(id: &str) -> anyhow::Result<Self> {
         let found = numbers()?.into_iter().find_map(|pid| {
             let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-            groups.contains(&id).then_some(Self { pid, groups })
+            groups.contains(id).then_some(Self { pid, groups })
         });
         found.with_context(|| format!("no process in the control group of {id}"))
     }
@@ -121,9 +126,17 @@ impl Process {
 impl Folder {
     /// In the cluster's own folder, which its node sees at the same path.
     pub fn new(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
+        Self::at(cluster, &format!("e2e-{name}-{}", std::process::id()))
+    }
+
+    /// What the node has as `/run/NAME`, which is not what this machine has there.
+    pub fn of_run(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
+        Self::at(cluster, &format!("own/run/{name}"))
+    }
+
+    fn at(cluster: &Cluster, below: &str) -> anyhow::Result<Self> {
         let logs = &cluster.ours()?.logs;
-        let own = logs.parent().context("the cluster has no folder")?;
-        let path = own.join(format!("e2e-{name}-{}", std::process::id()));
+        let path = logs.parent().context("the cluster has no folder")?.join(below);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self { path })
     }

@@ -34,7 +34,7 @@ mod sys;
 pub use channel::{Channel, ChannelError};
 pub use error::LockdownError;
 pub use lockdown::lock_down;
-pub use mounts::{BACKENDS, CACHE, IMAGE, OWN_FOLDER};
+pub use mounts::{BACKENDS, CACHE, IMAGE, OWN_FOLDER, is_volume};
 pub use order::{Go, Order, Report};
 pub use signals::{Signals, Woken};
 pub use sys::{adopt, bound_heaps, close_inherited, trim_heaps};

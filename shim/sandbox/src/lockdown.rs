@@ -57,6 +57,7 @@ pub fn lock_down(order: &Order) -> Result<Vec<Phase>, LockdownError> {
     let writable = order.task == Task::Compile;
     let cache = order.cache.as_deref().map(|cache| (cache, writable));
     mounts::mount_own(&root, order.backends.as_deref(), cache)?;
+    mounts::show_files(&root, order)?;
     watch.lap("own");
     masks::hide(&root, &order.masked_paths)?;
     masks::protect(&root, &order.readonly_paths)?;

@@ -13,7 +13,7 @@ use rustix::mount::{MountAttrFlags, MountFlags};
 
 use crate::cgroups;
 use crate::error::{LockdownError, Step as _};
-use crate::order::Mount;
+use crate::order::{Mount, Order};
 use crate::root::{self, Attributes, FORCED, Kind, Root, Tree, by_descriptor};
 
 /// Where a worker finds what is its own: beside the pod's mounts, under a small file system.
@@ -28,6 +28,10 @@ pub const CACHE: &str = "/run/wick/cache";
 /// The image without anything that is mounted into it: what a guest may see of it. Beside it
 /// `/proc` and `/sys` lie, which would tell a guest about the worker that it runs in.
 pub const IMAGE: &str = "/run/wick/image";
+
+/// Mounts that Kubernetes makes for a container's own system, and kernel file systems.
+const SYSTEM: [&str; 6] =
+    ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/proc", "/sys"];
 
 /// Options of a mount that mean something here; those of `MS_BIND` and `MS_REC` say what kind
 /// of mount it is.
@@ -134,6 +138,30 @@ pub(crate) fn mount_own(
     let attributes = Attributes::of(FORCED | MountAttrFlags::MOUNT_ATTR_RDONLY);
     root.bare()?.attach(image.as_fd(), attributes, Path::new(IMAGE))?;
     root::seal(&own)
+}
+
+/// Put single files that the pod mounts into what a bare component sees of its image: guests
+/// are given folders only, and would find an empty file there. Packages have wants for that.
+pub(crate) fn show_files(root: &Root, order: &Order) -> Result<(), LockdownError> {
+    let bare = order.args.first().is_some_and(|first| first.ends_with(".wasm"));
+    for mount in order.mounts.iter().filter(|mount| bare && is_volume(mount)) {
+        let tree = Tree::clone_of(CWD, &mount.source, false)?;
+        let below = mount.destination.strip_prefix("/").unwrap_or(&mount.destination);
+        let place = Path::new(IMAGE).join(below);
+        // One that lies in another volume has no place in the image.
+        if tree.kind() == Kind::File && root.find(&place)?.is_some() {
+            let point = root.mount_point(&place, Kind::File)?;
+            let attributes = Attributes::of(FORCED | MountAttrFlags::MOUNT_ATTR_RDONLY);
+            tree.attach(point.as_fd(), attributes, &place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a mount is of the pod's own choice.
+pub fn is_volume(mount: &Mount) -> bool {
+    let binds = mount.kind == "bind" || mount.flags & libc::MS_BIND != 0;
+    binds && !SYSTEM.iter().any(|path| mount.destination.starts_with(path))
 }
 
 fn own_bind(
@@ -262,6 +290,17 @@ mod tests {
         assert!(refused(mount("/run/wick/cache", 0, 0)).contains("/run/wick/cache is refused"));
         assert!(refused(mount("/data", libc::MS_REMOUNT, 0)).contains("0x20"));
         assert!(refused(mount("/data", 0, libc::MS_SHARED)).contains("HostToContainer"));
+    }
+
+    #[test]
+    fn volumes_are_what_the_pod_mounts_and_not_what_its_system_needs() {
+        for own in ["/data", "/etc/config", "/mnt/models", "/etc/hosts.d"] {
+            assert!(is_volume(&mount(own, 0, 0)), "{own}");
+        }
+        for system in ["/etc/hosts", "/dev/shm", "/dev/termination-log", "/sys/fs/cgroup"] {
+            assert!(!is_volume(&mount(system, 0, 0)), "{system}");
+        }
+        assert!(!is_volume(&Mount { kind: "tmpfs".into(), ..mount("/cache", 0, 0) }));
     }
 
     #[test]

@@ -12,19 +12,14 @@ use wick_engine::Grants;
 use wick_package::{
     HostPort, Limits, MANIFEST_FILE, MAX_NAME_LEN, MountWant, Package, PackageName, RelPath, Wants,
 };
-use wick_sandbox::IMAGE;
 use wick_sandbox::order::{Mount, Order};
+use wick_sandbox::{IMAGE, is_volume};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 
-/// Bits of `MS_*` that tell a bind mount, and one that can't be written.
-const BIND: u64 = 4096;
+/// The bit of `MS_*` that tells a mount that can't be written.
 const READ_ONLY: u64 = 1;
-
-/// Mounts that Kubernetes makes for a container's own system, and kernel file systems.
-const SYSTEM: [&str; 6] =
-    ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/proc", "/sys"];
 
 /// Where Kubernetes mounts a pod's credentials: never without being asked for by name.
 const CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -148,12 +143,6 @@ fn network(destinations: &[String]) -> Outcome<Vec<HostPort>> {
     parsed.collect()
 }
 
-/// A mount of the pod's own choice.
-fn is_volume(mount: &Mount) -> bool {
-    let binds = mount.kind == "bind" || mount.flags & BIND != 0;
-    binds && !SYSTEM.iter().any(|path| mount.destination.starts_with(path))
-}
-
 /// The name that grants a mount: the last part of its path. Of several with one name, the one
 /// below `/mnt` is meant; without one, none is, since a guess would show a guest the wrong data.
 fn by_name(volumes: &[&Mount]) -> BTreeMap<String, PathBuf> {
@@ -199,10 +188,10 @@ fn model_name(name: &str) -> Outcome<PackageName> {
 mod tests {
     use super::*;
 
-    fn mount(destination: &str, kind: &str) -> Mount {
+    fn mount(destination: &str) -> Mount {
         Mount {
             destination: destination.into(),
-            kind: kind.into(),
+            kind: "bind".into(),
             source: "/".into(),
             flags: 0,
             propagation: 0,
@@ -211,23 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn volumes_are_what_the_pod_mounts_and_not_what_its_system_needs() {
-        for own in ["/data", "/etc/config", "/mnt/models", CREDENTIALS] {
-            assert!(is_volume(&mount(own, "bind")), "{own}");
-        }
-        for system in ["/etc/hosts", "/dev/shm", "/dev/termination-log", "/sys/fs/cgroup"] {
-            assert!(!is_volume(&mount(system, "bind")), "{system}");
-        }
-        assert!(!is_volume(&mount("/cache", "tmpfs")));
-    }
-
-    #[test]
     fn a_mount_is_granted_by_the_last_part_of_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let place = |path: &str| {
             let place = folder.path().join(path);
             std::fs::create_dir_all(&place).unwrap();
-            mount(place.to_str().unwrap(), "bind")
+            mount(place.to_str().unwrap())
         };
         let (one, two, three) = (place("a/data"), place("b/data"), place("b/models"));
         assert_eq!(by_name(&[&one, &three])["data"], one.destination);
