@@ -176,7 +176,9 @@ fn kubelet(inputs: &Inputs<'_>) -> String {
         "imageGCLowThresholdPercent": 99,
         "serializeImagePulls": false,
         "registryPullQPS": 0,
-        "eventRecordQPS": 0,
+        // 0 would be the client library's own five a second, and a hundred pods have hundreds.
+        "eventRecordQPS": 1000,
+        "eventBurst": 2000,
         "nodeStatusUpdateFrequency": "5s",
         // Below zero is refused without CAP_SYS_RESOURCE.
         "oomScoreAdj": 0,
