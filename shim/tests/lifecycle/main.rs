@@ -9,7 +9,6 @@
 mod cases;
 mod containerd;
 mod faults;
-mod measure;
 mod ordinary;
 mod runner;
 mod shim;
@@ -23,9 +22,5 @@ fn main() {
         stand_in::main();
         return;
     }
-    runner::main(
-        &args,
-        &[cases::ALL, faults::ALL, ordinary::ALL],
-        &[containerd::ALL, measure::ALL],
-    );
+    runner::main(&args, &[cases::ALL, faults::ALL, ordinary::ALL], &[containerd::ALL]);
 }

@@ -24,12 +24,6 @@ pub fn find(name: &str) -> Option<PathBuf> {
     folders().into_iter().map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// The newest of several, by the names of their folders.
-pub fn newest(name: &str) -> Option<PathBuf> {
-    let files = folders().into_iter().map(|folder| folder.join(name));
-    files.filter(|file| file.is_file()).max()
-}
-
 /// Whether a tool is there. Without it a case says so and does nothing, under CI it fails.
 pub fn has(name: &str) -> bool {
     let found = find(name).is_some();
