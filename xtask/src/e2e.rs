@@ -90,7 +90,7 @@ fn suite(house: &House, options: &Options) -> anyhow::Result<Counts> {
         eprintln!("e2e {suite}: {EXISTING} is set: tests that start clusters are left out");
         return counted::run(test.args(["--skip", OWN]), &mut Vec::new());
     }
-    let name = format!("e2e-{suite}");
+    let name = format!("e2e-{}", suite.replace('_', "-"));
     let mut up = vec![name.clone()];
     up.extend(options.cluster.iter().cloned());
     cluster::up_with(house, &up)?;
