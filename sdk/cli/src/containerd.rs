@@ -97,15 +97,11 @@ pub fn register(old: &str, runtime: Runtime<'_>) -> Result<Edited, ConfigError> 
     let rest = if rest.trim().is_empty() { EMPTY.to_owned() } else { rest };
     let parsed: Table = rest.parse()?;
     let version = version(&parsed)?;
-    let plugin = if version == 2 { CRI_V2 } else { CRI_V3 };
+    let plugin = plugin(version);
     if runtimes(&parsed, plugin).is_some_and(|all| all.contains_key(runtime.handler)) {
         return Err(ConfigError::Taken(runtime.handler.to_owned()));
     }
-    let mut text = rest;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text.push_str(&block(plugin, runtime));
+    let text = with_block(rest, plugin, runtime);
     text.parse::<Table>().map_err(ConfigError::Closed)?;
     Ok(Edited { text, version, warnings: warnings(&parsed) })
 }
@@ -147,12 +143,7 @@ pub fn register_beside(
     beside: &Beside,
     runtime: Runtime<'_>,
 ) -> Result<Edited, ConfigError> {
-    let plugin = if beside.version == 2 { CRI_V2 } else { CRI_V3 };
-    let mut text = without_block(old)?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text.push_str(&block(plugin, runtime));
+    let text = with_block(without_block(old)?, plugin(beside.version), runtime);
     Ok(Edited { text, version: beside.version, warnings: Vec::new() })
 }
 
@@ -203,6 +194,19 @@ fn block(plugin: &str, runtime: Runtime<'_>) -> String {
     }
     block.push_str(&format!("  pod_annotations = [\"{ANNOTATIONS}\"]\n{END}\n"));
     block
+}
+
+/// The plugin that lists runtimes in a configuration of this version.
+fn plugin(version: i64) -> &'static str {
+    if version == 2 { CRI_V2 } else { CRI_V3 }
+}
+
+fn with_block(mut text: String, plugin: &str, runtime: Runtime<'_>) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&block(plugin, runtime));
+    text
 }
 
 fn warnings(config: &Table) -> Vec<String> {
