@@ -75,9 +75,10 @@ pub fn fill(
     tools: &Tools,
     cache: &Path,
     order: &Order,
+    has_code: bool,
     mounts: &[Mount],
 ) -> anyhow::Result<Option<PathBuf>> {
-    if !has_code(order) && order.backends.is_none() {
+    if !has_code && order.backends.is_none() {
         return Ok(None);
     }
     let Some(layers) = layers(mounts) else { return Ok(None) };
@@ -109,17 +110,6 @@ pub fn fill(
 fn has_room(cache: &Path) -> io::Result<bool> {
     let about = rustix::fs::statvfs(cache)?;
     Ok(about.f_bavail.saturating_mul(about.f_frsize) >= MIN_ROOM)
-}
-
-/// Whether the image has WebAssembly.
-fn has_code(order: &Order) -> bool {
-    let Some(first) = order.args.first().map(Path::new) else { return false };
-    if first.extension().is_some_and(|e| e == "wasm") {
-        return true;
-    }
-    let text = rootfs::read_text(&order.rootfs, first, 1 << 20).ok();
-    let manifest = text.and_then(|text| wick_package::parse(&text, first).ok());
-    manifest.is_some_and(|manifest| manifest.handler.is_some())
 }
 
 /// The folders of the image's layers, of an overlay.

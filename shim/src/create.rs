@@ -13,6 +13,7 @@ use containerd_shim::protos::events::task::{TaskCreate, TaskIO};
 use oci_spec::runtime::Spec;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::task::spawn_blocking;
+use wick_package::Manifest;
 use wick_sandbox::Channel;
 use wick_sandbox::order::{Phase, VERSION};
 
@@ -231,12 +232,15 @@ impl Job {
     /// What the node has for this package: backends for graphs, and compiled code.
     fn offer(&mut self, tools: &Tools) {
         let order = &mut self.plan.order;
-        if self.plan.wants_backends || wants_backends(&order.rootfs, &order.args) {
+        let manifest = manifest(&order.rootfs, &order.args);
+        if self.plan.wants_backends || manifest.as_ref().is_some_and(wants_backends) {
             order.backends.clone_from(&tools.host.backends);
         }
         self.phases.restart();
         if let Some(folder) = &tools.host.cache {
-            match cache::fill(tools, folder, order, &self.request.rootfs) {
+            let bare = order.args.first().is_some_and(|file| file.ends_with(".wasm"));
+            let has_code = bare || manifest.is_some_and(|manifest| manifest.handler.is_some());
+            match cache::fill(tools, folder, order, has_code, &self.request.rootfs) {
                 Ok(image) => order.cache = image,
                 // The worker compiles in its own memory then.
                 Err(error) => {
@@ -292,18 +296,19 @@ impl Job {
 /// The backend that is part of the worker: nothing is loaded for it.
 const BUILT_IN: &str = "tract";
 
-/// Whether a graph of the package may run on a backend that is not built in. A broken manifest
-/// is the worker's to report.
-fn wants_backends(root: &Path, args: &[String]) -> bool {
-    let Some(file) = args.first().map(Path::new).filter(|f| f.ends_with("wick.toml")) else {
-        return false;
-    };
-    let manifest = rootfs::read_text(root, file, MAX_MANIFEST).ok();
-    let parsed = manifest.and_then(|text| wick_package::parse(&text, file).ok());
+/// The package's manifest, if the container runs one. A broken one is the worker's to report.
+fn manifest(root: &Path, args: &[String]) -> Option<Manifest> {
+    let file = args.first().map(Path::new).filter(|file| file.ends_with("wick.toml"))?;
+    let text = rootfs::read_text(root, file, MAX_MANIFEST).ok()?;
+    wick_package::parse(&text, file).ok()
+}
+
+/// Whether a graph of the package may run on a backend that is not built in.
+fn wants_backends(manifest: &Manifest) -> bool {
     let built_in = |graph: &wick_package::GraphSpec| {
         graph.backend.as_ref().is_some_and(|backend| backend.as_str() == BUILT_IN)
     };
-    parsed.is_some_and(|manifest| !manifest.graphs.iter().all(built_in))
+    !manifest.graphs.iter().all(built_in)
 }
 
 fn created(request: &CreateTaskRequest) -> TaskCreate {
