@@ -1,33 +1,31 @@
-//! One inference over HTTP: read, decode, wait for a turn, compute, encode.
+//! One inference over REST: read, decode, call, encode.
 //!
 //! A client that leaves drops this future, wherever it is: its place in the queue,
 //! its memory and its compute go with it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument as _;
-use wick_engine::{InferError, InferRequest, InferResponse, ModelKind};
+use wick_engine::{InferResponse, ModelKind};
 
 use crate::body::{self, BodyLimits, Pieces};
+use crate::call::{self, Asks};
 use crate::codec::{self, DecodeError, Decoded, Encoded, Identity, Wants};
 use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
 use crate::routes::App;
-use crate::turn::{Tally, admit};
+use crate::turn::Tally;
 
 /// Bodies and outputs up to this many bytes are decoded and encoded where they are:
 /// JSON of this size takes less than a millisecond. Larger ones would hold up other
 /// requests of the thread.
 const INLINE_JSON: usize = 256 << 10;
-
-/// How much longer than its deadline an inference may take to stop by itself.
-const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -45,7 +43,7 @@ pub(crate) async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Response {
-    let live = match app.repository.get(model, version) {
+    let live = match app.repository.acquire(model, version).await {
         Ok(live) => live,
         Err(failure) => {
             body::discard(body).await;
@@ -102,11 +100,9 @@ async fn serve(
     tracing::Span::current().record("id", request.id.as_deref());
     codec::wanted_json_is_possible(live.model.outputs(), &request.outputs, &wants)?;
 
-    let client = timeout.into_iter().chain(head.timeout).min();
-    let own = live.model.manifest().limits.timeout;
-    let client = client.filter(|&client| client < own);
+    let asks = Asks { timeout: timeout.into_iter().chain(head.timeout).min() };
     let id = request.id.clone();
-    let response = compute(live, request, client, own).await?;
+    let response = call::call(live, request, asks).await?;
     encode(live, id, response, wants).await
 }
 
@@ -186,30 +182,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Failure::Server(error.to_string()))
-}
-
-/// Wait for a turn and run. `client` is the client's deadline if it comes before
-/// the model's `own`.
-async fn compute(
-    live: &Live,
-    request: InferRequest,
-    client: Option<Duration>,
-    own: Duration,
-) -> Result<InferResponse, Failure> {
-    let (_permit, deadline) = admit(live, client, own).await?;
-    let started = Instant::now();
-    let infer = live.model.infer(request, deadline);
-    // The model keeps the deadline itself; this is for one that does not.
-    let result = tokio::time::timeout_at((deadline + DEADLINE_GRACE).into(), infer).await;
-    live.metrics.compute_us.inc_by(micros(started.elapsed()));
-    match (result, client) {
-        (Ok(Ok(response)), _) => Ok(response),
-        (Err(_) | Ok(Err(InferError::Deadline(_))), Some(client)) => {
-            Err(Failure::ClientDeadline(client))
-        }
-        (Err(_), None) => Err(InferError::Deadline(own).into()),
-        (Ok(Err(error)), _) => Err(error.into()),
-    }
 }
 
 fn respond(encoded: Encoded) -> Response {

@@ -1,9 +1,9 @@
 //! The Open Inference server: models of [`wick_engine`] over HTTP.
 //!
 //! ```text
-//!  server ─▶ routes ─▶ infer ───▶ body, codec ─▶ turn, gate ─▶ wick_engine::Model
-//!                  └─▶ forward ────────────────┘      ▲
-//!                                     repository ─────┘ ◀── watch
+//!  server ─▶ routes ─▶ infer ─▶ body, codec ─▶ call ─▶ turn, gate ─▶ wick_engine::Model
+//!                  └─▶ forward ───────────────────────┘      ▲
+//!                                            repository ─────┘ ◀── watch
 //! ```
 //!
 //! One port speaks HTTP/1.1 and HTTP/2 without TLS. [`codec`] is the protocol's
@@ -12,6 +12,7 @@
 
 mod admission;
 mod body;
+mod call;
 pub mod codec;
 mod extensions;
 mod forward;

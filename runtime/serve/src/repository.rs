@@ -327,7 +327,16 @@ impl Repository {
         self.inner.metrics.text()
     }
 
-    /// The live model that a request is for.
+    /// The live model for a request that is about to be answered by it.
+    ///
+    /// # Errors
+    /// It is unknown, has another version, is not ready, or the server drains.
+    #[expect(clippy::unused_async, reason = "a model that is not in memory will be loaded here")]
+    pub async fn acquire(&self, name: &str, version: Option<&str>) -> Result<Arc<Live>, Failure> {
+        self.get(name, version)
+    }
+
+    /// The live model that a request would get.
     ///
     /// # Errors
     /// It is unknown, has another version, is not ready, or the server drains.
