@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::Instrument as _;
 use wick_engine::{InferError, InferRequest, InferResponse};
 
 use crate::metrics::micros;
@@ -35,9 +36,10 @@ pub(crate) async fn call(
 ) -> Result<InferResponse, Failure> {
     let own = live.model.manifest().limits.timeout;
     let client = asks.timeout.filter(|&client| client < own);
-    let (_permit, deadline) = admit(live, client, own).await?;
+    let queue = tracing::debug_span!("queue");
+    let (_permit, deadline) = admit(live, client, own).instrument(queue).await?;
     let started = Instant::now();
-    let infer = live.model.infer(request, deadline);
+    let infer = live.model.infer(request, deadline).instrument(tracing::debug_span!("compute"));
     // The model keeps the deadline itself; this is for one that does not.
     let result = tokio::time::timeout_at((deadline + DEADLINE_GRACE).into(), infer).await;
     live.metrics.compute_us.inc_by(micros(started.elapsed()));

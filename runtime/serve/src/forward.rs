@@ -16,6 +16,7 @@ use http::Uri;
 use http::uri::PathAndQuery;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Limited;
+use tracing::Instrument as _;
 
 use crate::body;
 use crate::gate::Permit;
@@ -23,6 +24,7 @@ use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::{Failure, FailureClass};
 use crate::routes::App;
+use crate::trace;
 use crate::turn::{Tally, admit};
 
 /// Which model a path is for, and the path that it sees.
@@ -53,8 +55,14 @@ pub(crate) async fn answer(app: &App, mut request: Request) -> Response {
         }
     };
     *request.uri_mut() = without_prefix(request.uri(), prefix);
-    let tally = Tally::new(&live);
-    let result = forward(app, &live, request).await;
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let span = trace::inference(&live, "http", header);
+    answer_live(app, &live, request).instrument(span).await
+}
+
+async fn answer_live(app: &App, live: &Arc<Live>, request: Request) -> Response {
+    let tally = Tally::new(live);
+    let result = forward(app, live, request).await;
     let duration_us = micros(tally.elapsed());
     match result {
         Ok(response) => {
@@ -72,6 +80,7 @@ pub(crate) async fn answer(app: &App, mut request: Request) -> Response {
         Err(failure) => {
             tally.failed(failure.class());
             failure.log(&live.name, duration_us);
+            trace::failed(&failure);
             failure.into_response()
         }
     }

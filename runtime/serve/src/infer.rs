@@ -20,6 +20,7 @@ use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
 use crate::routes::App;
+use crate::trace;
 use crate::turn::Tally;
 
 /// Bodies and outputs up to this many bytes are decoded and encoded where they are:
@@ -50,12 +51,8 @@ pub(crate) async fn answer(
             return failure.into_response();
         }
     };
-    let span = tracing::debug_span!(
-        "infer",
-        model = live.name,
-        version = live.version,
-        id = tracing::field::Empty
-    );
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let span = trace::inference(&live, "http", header);
     answer_live(app, &live, headers, body).instrument(span).await
 }
 
@@ -72,6 +69,7 @@ async fn answer_live(app: &App, live: &Arc<Live>, headers: &HeaderMap, body: Bod
         Err(failure) => {
             tally.failed(failure.class());
             failure.log(&live.name, duration_us);
+            trace::failed(&failure);
             failure.into_response()
         }
     }

@@ -26,6 +26,7 @@ mod respond;
 mod routes;
 mod server;
 mod settings;
+mod trace;
 mod turn;
 mod watch;
 

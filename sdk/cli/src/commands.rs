@@ -18,6 +18,7 @@ use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
 use crate::output::Format;
+use crate::traces::Traces;
 
 /// Run the command that was asked for.
 pub fn run(cli: Cli) -> Outcome<ExitCode> {
@@ -32,7 +33,14 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
     // A server says what it does; a tool, and a job, only what goes wrong.
     let serves = matches!(&cli.command, Command::Run(args) if args.guest_args.is_empty());
     let level = if serves { "info" } else { "warn" };
-    logging::init(cli.global.log, cli.global.log_level.as_deref().unwrap_or(level))?;
+    let level = cli.global.log_level.as_deref().unwrap_or(level);
+    let endpoint = match &cli.command {
+        Command::Run(args) => args.otlp_endpoint.as_deref(),
+        _ => None,
+    };
+    // Dropped when the command is done, which sends the last spans.
+    let traces = endpoint.map(Traces::start).transpose()?;
+    logging::init(cli.global.log, level, traces.as_ref())?;
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
         Command::Run(args) => run::run(args, format),

@@ -26,6 +26,7 @@ mod show;
 mod target;
 mod templates;
 mod tensor_json;
+mod traces;
 mod wire;
 
 use std::process::ExitCode;

@@ -69,6 +69,9 @@ pub struct RunArgs {
     /// Time that requests have to finish after the first signal
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration)]
     drain: Duration,
+    /// Send traces to an OpenTelemetry collector by OTLP over gRPC, such as http://localhost:4317
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// Check flags and packages, and serve nothing
     #[arg(long)]
     check_config: bool,

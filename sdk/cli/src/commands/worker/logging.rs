@@ -72,7 +72,7 @@ impl Log {
         let format = if json { LogFormat::Json } else { LogFormat::Human };
         let level = order.settings.log.as_deref().unwrap_or(LEVEL);
         let lines = Lines { sender, counts: Arc::clone(&counts) };
-        logging::init_to(format, level, false, lines)?;
+        logging::init_to(format, level, false, None, lines)?;
         Ok(Self { counts })
     }
 
