@@ -21,7 +21,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serve the examples and run the clients' script; its last line counts its checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
-    let python = environment(house)?;
+    let python = environment(house, REQUIREMENTS)?;
     let mut wick = serve(house, &["filetype", "passthrough"]);
     wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
@@ -44,18 +44,18 @@ pub fn serve(house: &House, examples: &[&str]) -> Command {
     wick
 }
 
-/// Python with the pinned clients. The environment's name tells what is in it, so that a
-/// changed list makes a new one.
-fn environment(house: &House) -> anyhow::Result<PathBuf> {
-    let list = house.root.join(REQUIREMENTS);
-    let digest = tools::sha256(&list)?.with_context(|| format!("{REQUIREMENTS} is missing"))?;
+/// Python with the clients that a list pins. The environment's name tells what is in it, so
+/// that a changed list makes a new one.
+pub fn environment(house: &House, requirements: &str) -> anyhow::Result<PathBuf> {
+    let list = house.root.join(requirements);
+    let digest = tools::sha256(&list)?.with_context(|| format!("{requirements} is missing"))?;
     let folder = house.cache.join("venv").join(&digest[..16]);
     let python = folder.join("bin/python");
     let complete = folder.join("complete");
     if complete.is_file() {
         return Ok(python);
     }
-    eprintln!("clients: {REQUIREMENTS} from PyPI into {}", folder.display());
+    eprintln!("clients: {requirements} from PyPI into {}", folder.display());
     let mut venv = Command::new("python3");
     tools::output(venv.args(["-m", "venv", "--clear"]).arg(&folder))
         .context("make a virtual environment (Debian: python3-venv)")?;

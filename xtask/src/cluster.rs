@@ -37,7 +37,7 @@ mod down;
 mod instance;
 mod left;
 mod network;
-mod packages;
+pub mod packages;
 pub mod pins;
 mod pki;
 mod processes;

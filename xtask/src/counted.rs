@@ -1,4 +1,4 @@
-//! `cargo test`, with its lines passed on and its tests counted.
+//! `cargo test` and scripts of checks, with their lines passed on and their tests counted.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -22,6 +22,20 @@ pub fn run(cargo: &mut Command, failures: &mut Vec<String>) -> anyhow::Result<Co
     let status = child.wait()?;
     ensure!(status.success() || counts.failed > 0, "cargo test failed: {status}");
     Ok(counts)
+}
+
+/// Run a script whose last line counts its checks, with its lines passed on.
+pub fn script(script: &mut Command) -> anyhow::Result<Counts> {
+    let mut child = script.stdout(Stdio::piped()).spawn().context("start the script")?;
+    let stdout = child.stdout.take().context("the script has no standard output")?;
+    let mut counts = None;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read what the script prints")?;
+        println!("{line}");
+        counts = Counts::parse(&line).or(counts);
+    }
+    let status = child.wait()?;
+    counts.with_context(|| format!("the script told no result: {status}"))
 }
 
 /// The name of the test in libtest's `test NAME ... FAILED`.

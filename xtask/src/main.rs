@@ -21,6 +21,7 @@ mod house;
 mod http;
 mod lock;
 mod models;
+mod mqtt;
 mod onnx;
 mod onnxruntime;
 mod pip;
@@ -51,6 +52,7 @@ usage: cargo xtask COMMAND
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
   tidy                the house rules
   clients             call the examples with clients of other servers
+  mqtt [NAME]         paho devices against nodes over a real mosquitto
   cluster up|down|status|env|exec
                       a Kubernetes cluster of one node; `cluster help` says more
   e2e SUITE [NAME] [--containerd VERSION]
@@ -94,6 +96,13 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             setup::run(&house)?;
             bench::build(&house)?;
             clients::run(&house).map(|counts| println!("{counts}"))
+        }
+        "mqtt" => {
+            setup::run(&house)?;
+            bench::build(&house)?;
+            let counts = mqtt::run(&house, rest.first().map(String::as_str))?;
+            anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            Ok(())
         }
         "cluster" => cluster::run(&house, rest),
         "e2e" => e2e::run(&house, rest),

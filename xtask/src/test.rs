@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, setup, tidy};
+use crate::{arm64, bench, clients, cluster, counted, e2e, mqtt, setup, tidy};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,6 +92,11 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
     } else {
         // Not a failure in CI: tidy checks the same lists.
         report.leave_out("cargo deny (not installed; tidy has checked deny.toml's lists)");
+    }
+    if machine {
+        report.step("mqtt", || mqtt::run(house, None))?;
+    } else {
+        leave_out(report, ci, "devices over a real MQTT broker (needs --cluster)")?;
     }
     let root = is_root();
     if machine && root {

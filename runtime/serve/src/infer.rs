@@ -148,7 +148,12 @@ fn number(value: &HeaderValue) -> Result<usize, DecodeError> {
     })
 }
 
-async fn decode(live: &Arc<Live>, header: Option<usize>, body: Bytes) -> Result<Decoded, Failure> {
+/// Decode a body, where a large one does not hold up other requests.
+pub(crate) async fn decode(
+    live: &Arc<Live>,
+    header: Option<usize>,
+    body: Bytes,
+) -> Result<Decoded, Failure> {
     if header.unwrap_or(body.len()) <= INLINE_JSON {
         return Ok(codec::decode(header, &body, live.model.inputs())?);
     }
@@ -157,7 +162,8 @@ async fn decode(live: &Arc<Live>, header: Option<usize>, body: Bytes) -> Result<
     Ok(blocking(decode).await??)
 }
 
-async fn encode(
+/// Encode an answer, as [`decode`] decodes.
+pub(crate) async fn encode(
     live: &Arc<Live>,
     id: Option<String>,
     response: InferResponse,

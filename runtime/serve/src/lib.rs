@@ -21,6 +21,7 @@ mod infer;
 mod io;
 mod metadata;
 mod metrics;
+pub mod mqtt;
 mod repository;
 mod respond;
 mod routes;

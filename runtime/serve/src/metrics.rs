@@ -125,6 +125,11 @@ impl Metrics {
         })
     }
 
+    /// Where another part of the server registers its own metrics.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The series of a model's version.
     pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
         let labels = &[model, version];

@@ -314,6 +314,11 @@ impl Repository {
         self.inner.metrics.take_graphs(&live.name, &live.model, &live.metrics);
     }
 
+    /// Where another part of the server registers its own metrics.
+    pub(crate) fn registry(&self) -> &Registry {
+        self.inner.metrics.registry()
+    }
+
     /// All metrics in Prometheus' text format.
     ///
     /// # Errors

@@ -152,6 +152,11 @@ impl Failure {
         }
     }
 
+    /// The body of its answer.
+    pub fn to_json(&self) -> Vec<u8> {
+        to_json(&ErrorJson { error: &self.to_string(), code: self.code() })
+    }
+
     /// Write down a request that was not answered as asked.
     pub fn log(&self, model: &str, duration_us: u64) {
         let (status, code) = (self.status().as_u16(), self.code());
@@ -221,11 +226,14 @@ impl FailureClass {
 
 /// A JSON answer.
 pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
-    let text = serde_json::to_vec(value).unwrap_or_else(|_| b"{}".to_vec());
-    let mut response = Response::new(Body::from(text));
+    let mut response = Response::new(Body::from(to_json(value)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
+}
+
+fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|_| b"{}".to_vec())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod banner;
 mod grants;
 mod job;
+mod mqtt;
 mod signals;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wick_engine::Grants;
+use wick_serve::mqtt::{Mqtt, MqttSettings};
 use wick_serve::{
     BindError, Bound, Drained, Repository, RepositoryError, RepositorySettings, ServeSettings,
     Server, Source, Watch,
@@ -34,6 +36,7 @@ use crate::output::{self, Format};
 use crate::quantity;
 
 use grants::GrantArgs;
+use mqtt::MqttArgs;
 use signals::Signals;
 
 /// Serve packages, or run a command package to its end
@@ -78,6 +81,8 @@ pub struct RunArgs {
     #[command(flatten)]
     grants: GrantArgs,
     #[command(flatten)]
+    mqtt: MqttArgs,
+    #[command(flatten)]
     host: HostArgs,
 }
 
@@ -87,10 +92,13 @@ struct Serving {
     repository: Repository,
     stop: CancellationToken,
     task: JoinHandle<Drained>,
+    mqtt: Option<JoinHandle<()>>,
 }
 
 pub fn run(args: RunArgs, format: Format) -> Outcome<ExitCode> {
-    let grants = args.grants.grants(|name| std::env::var(name).ok())?;
+    let env = |name: &str| std::env::var(name).ok();
+    let grants = args.grants.grants(env)?;
+    args.mqtt.settings(&settings(&args), env)?;
     if args.check_config {
         return check_config(&args, format);
     }
@@ -140,7 +148,7 @@ async fn serve(
     signals: &mut Signals,
     format: Format,
 ) -> Result<ExitCode, RunError> {
-    let serving = Serving::start(args, host, grants, bound).await.map_err(RunError::Failed)?;
+    let mut serving = Serving::start(args, host, grants, bound).await.map_err(RunError::Failed)?;
     let failures = tokio::select! {
         failures = serving.repository.load_all() => failures,
         () = signals.next() => return serving.end(signals, format).await.map_err(RunError::Failed),
@@ -160,6 +168,8 @@ async fn serve(
         Failure::repository(error).report(Format::Human);
     }
     serving.watch(args.watch).map_err(RunError::Failed)?;
+    let mqtt = args.mqtt.settings(&settings(args), |name| std::env::var(name).ok());
+    serving.mqtt(mqtt.map_err(RunError::Failed)?).map_err(RunError::Failed)?;
     banner::print(serving.addr, &serving.repository, args.watch, format);
     signals.next().await;
     serving.end(signals, format).await.map_err(RunError::Failed)
@@ -180,7 +190,16 @@ impl Serving {
         let addr = bound.local_addr();
         let stop = CancellationToken::new();
         let task = tokio::spawn(bound.serve(repository.clone(), stop.clone()));
-        Ok(Self { addr, repository, stop, task })
+        Ok(Self { addr, repository, stop, task, mqtt: None })
+    }
+
+    /// Answer over a broker as well. It starts when models are loaded, since a broker hands
+    /// over requests at once.
+    fn mqtt(&mut self, settings: Option<MqttSettings>) -> Outcome {
+        let Some(settings) = settings else { return Ok(()) };
+        let front = Mqtt::new(self.repository.clone(), settings).map_err(anyhow::Error::new)?;
+        self.mqtt = Some(tokio::spawn(front.run(self.stop.clone())));
+        Ok(())
     }
 
     fn watch(&self, wanted: bool) -> Outcome {
@@ -200,8 +219,14 @@ impl Serving {
         if format == Format::Human {
             eprintln!("finishing requests; a second signal ends at once");
         }
+        let drained = async {
+            if let Some(mqtt) = self.mqtt {
+                mqtt.await?;
+            }
+            self.task.await
+        };
         tokio::select! {
-            drained = self.task => {
+            drained = drained => {
                 let drained = drained.map_err(anyhow::Error::new)?;
                 tracing::info!(cut_off = drained.cut_off, "stopped");
                 Ok(ExitCode::SUCCESS)
@@ -211,6 +236,7 @@ impl Serving {
     }
 
     async fn abort(self) {
+        // The front over a broker starts later than anything that aborts.
         self.task.abort();
         // It was told to end; how it ended says nothing.
         let _ = self.task.await;
