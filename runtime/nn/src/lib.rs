@@ -35,4 +35,4 @@ pub use nn::{BackendInfo, Nn};
 pub use onnxruntime::preload;
 pub use settings::NnSettings;
 pub use stats::GraphStats;
-pub use tensor::{Element, Shape, Tensor, TensorError};
+pub use tensor::{Element, MAX_RANK, Shape, Tensor, TensorError, element_count};

@@ -85,7 +85,7 @@ pub async fn read(
         return Err(too_large());
     }
     let end = Instant::now() + limits.timeout;
-    let mut held = Held { memory: Arc::clone(memory), bytes: 0 };
+    let mut held = Held::of(memory);
     let mut joined: Option<(BytesMut, usize)> = None;
     let mut total = 0_u64;
     loop {
@@ -155,7 +155,24 @@ impl BodyMemory {
 }
 
 impl Held {
-    fn grow(&mut self, more: u64) -> bool {
+    /// Nothing yet.
+    pub fn of(memory: &Arc<BodyMemory>) -> Self {
+        Self { memory: Arc::clone(memory), bytes: 0 }
+    }
+
+    /// Bytes that are held.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Take what is held, and leave nothing.
+    pub fn take(&mut self) -> Self {
+        let nothing = Self::of(&self.memory);
+        std::mem::replace(self, nothing)
+    }
+
+    /// Hold more, if there is as much left.
+    pub fn grow(&mut self, more: u64) -> bool {
         let taken = self
             .memory
             .left

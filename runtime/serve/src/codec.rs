@@ -31,7 +31,10 @@ use wick_nn::TensorError;
 use wick_package::{Datatype, Reason};
 
 pub use decode::decode;
+pub(crate) use decode::{SHARED_MEMORY, assemble, check_inputs};
 pub use encode::{Encoded, Identity, encode, wanted_json_is_possible};
+pub(crate) use fields::Output;
+pub(crate) use parameters::Parameters;
 
 /// Most inputs of a request, and most outputs that it may name. Exported language
 /// models have about a hundred; a request with more is a mistake.
@@ -83,6 +86,11 @@ pub enum DecodeError {
 pub enum EncodeError {
     #[error("output `{output}` is {datatype}, which JSON cannot hold: {ASK_BINARY}")]
     NoJsonForm { output: String, datatype: Datatype },
+    #[error(
+        "output `{output}` is {datatype}, which typed contents cannot hold: leave out \
+         `binary_data_output` for raw contents"
+    )]
+    NoTypedForm { output: String, datatype: Datatype },
     #[error("output `{output}` holds NaN or an infinity, which JSON cannot hold: {ASK_BINARY}")]
     NotFinite { output: String },
     #[error("output `{output}` holds bytes that are not UTF-8: {ASK_BINARY}")]
@@ -118,6 +126,7 @@ impl Reason for EncodeError {
     fn code(&self) -> &'static str {
         match self {
             Self::NoJsonForm { .. } => "no-json-form",
+            Self::NoTypedForm { .. } => "no-typed-form",
             Self::NotFinite { .. } | Self::NotUtf8 { .. } => "output-not-json",
         }
     }

@@ -6,6 +6,8 @@
 //! Loading and unloading by request is off unless the host turns it on: whoever reaches the
 //! port could otherwise take a model away.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -17,7 +19,7 @@ use wick_engine::ModelKind;
 use wick_package::{Datatype, Dim, TensorSpec};
 
 use crate::body::{self, BodyLimits};
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, clip};
 use crate::repository::{Live, ModelStatus, RepositoryError, State as ModelState};
 use crate::respond::{Failure, json};
 use crate::routes::{App, Target};
@@ -27,34 +29,46 @@ const MAX_BODY: u64 = 64 << 10;
 
 /// A number of events and their time together.
 #[derive(Serialize)]
-struct Duration {
-    count: u64,
-    ns: u64,
+pub(crate) struct Duration {
+    pub count: u64,
+    pub ns: u64,
 }
 
 #[derive(Serialize)]
-struct Statistics<'a> {
-    name: &'a str,
-    version: &'a str,
+pub(crate) struct Statistics<'a> {
+    pub name: &'a str,
+    pub version: &'a str,
     /// Milliseconds since 1970 of the last success, 0 for none.
-    last_inference: u64,
-    inference_count: u64,
-    execution_count: u64,
-    inference_stats: InferenceStatistics,
+    pub last_inference: u64,
+    pub inference_count: u64,
+    pub execution_count: u64,
+    pub inference_stats: InferenceStatistics,
     /// Batches are in the metric `wick_batch_size`; their times are not measured one by one.
     batch_stats: [(); 0],
 }
 
 #[derive(Serialize)]
-struct InferenceStatistics {
-    success: Duration,
-    fail: Duration,
-    queue: Duration,
-    compute_input: Duration,
-    compute_infer: Duration,
-    compute_output: Duration,
-    cache_hit: Duration,
-    cache_miss: Duration,
+pub(crate) struct InferenceStatistics {
+    pub success: Duration,
+    pub fail: Duration,
+    pub queue: Duration,
+    pub compute_input: Duration,
+    pub compute_infer: Duration,
+    pub compute_output: Duration,
+    pub cache_hit: Duration,
+    pub cache_miss: Duration,
+}
+
+/// The model as Triton's `ModelConfig` says it. Shapes are whole: `max_batch_size` is 0, which
+/// means that no dimension is left out of them.
+pub(crate) struct Configuration<'a> {
+    pub name: &'a str,
+    pub platform: &'static str,
+    pub backend: &'static str,
+    /// How many of the newest versions are served.
+    pub versions: u32,
+    pub inputs: &'a [TensorSpec],
+    pub outputs: &'a [TensorSpec],
 }
 
 #[derive(Default, Deserialize)]
@@ -71,16 +85,16 @@ struct ControlRequest {
 }
 
 #[derive(Serialize)]
-struct IndexEntry {
-    name: String,
+pub(crate) struct IndexEntry {
+    pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    state: &'static str,
-    reason: String,
+    pub version: Option<String>,
+    pub state: &'static str,
+    pub reason: String,
 }
 
 /// The paths of the extensions.
-pub fn routes() -> Router<App> {
+pub(crate) fn routes() -> Router<App> {
     let mut router = Router::new()
         .route("/v2/models/stats", get(all_statistics))
         .route("/v2/repository/index", post(index))
@@ -95,27 +109,26 @@ pub fn routes() -> Router<App> {
 }
 
 async fn statistics(State(app): State<App>, target: Target) -> Response {
-    match app.repository.peek(&target.model, target.version.as_deref()) {
+    statistics_of(&app, Some(&target.model), target.version.as_deref())
+}
+
+async fn all_statistics(State(app): State<App>) -> Response {
+    statistics_of(&app, None, None)
+}
+
+fn statistics_of(app: &App, model: Option<&str>, version: Option<&str>) -> Response {
+    match counted(app, model, version) {
         Ok(live) => {
-            app.repository.take_graphs(&live);
-            json(StatusCode::OK, &object!({ "model_stats": [Statistics::of(&live)] }))
+            let all: Vec<_> = live.iter().map(|live| Statistics::of(live)).collect();
+            json(StatusCode::OK, &object!({ "model_stats": all }))
         }
         Err(failure) => failure.into_response(),
     }
 }
 
-async fn all_statistics(State(app): State<App>) -> Response {
-    let names = app.repository.names();
-    let live: Vec<_> =
-        names.iter().filter_map(|name| app.repository.peek(name, None).ok()).collect();
-    live.iter().for_each(|live| app.repository.take_graphs(live));
-    let all: Vec<_> = live.iter().map(|live| Statistics::of(live)).collect();
-    json(StatusCode::OK, &object!({ "model_stats": all }))
-}
-
 async fn configuration(State(app): State<App>, target: Target) -> Response {
     match app.repository.peek(&target.model, target.version.as_deref()) {
-        Ok(live) => json(StatusCode::OK, &configuration_of(&live)),
+        Ok(live) => json(StatusCode::OK, &Configuration::of(&live).to_json()),
         Err(failure) => failure.into_response(),
     }
 }
@@ -125,12 +138,7 @@ async fn index(State(app): State<App>, request: Request) -> Response {
         Ok(wanted) => wanted,
         Err(failure) => return failure.into_response(),
     };
-    let statuses = app.repository.statuses().into_iter();
-    let entries: Vec<_> = statuses
-        .filter(|model| !wanted.ready || model.state == ModelState::Ready)
-        .map(IndexEntry::from)
-        .collect();
-    json(StatusCode::OK, &entries)
+    json(StatusCode::OK, &entries(&app, wanted.ready))
 }
 
 async fn load(State(app): State<App>, Path(model): Path<String>, request: Request) -> Response {
@@ -138,47 +146,104 @@ async fn load(State(app): State<App>, Path(model): Path<String>, request: Reques
         Ok(asked) => asked,
         Err(failure) => return failure.into_response(),
     };
-    let overrides =
-        asked.parameters.keys().find(|key| *key == "config" || key.starts_with("file:"));
-    if let Some(key) = overrides {
-        let text = format!(
-            "`{key}` is not possible: a model is what its package says; change the package and \
-             load it again"
-        );
-        return Failure::from(DecodeError::Request(text)).into_response();
-    }
-    // A client that leaves must not leave half a load behind.
-    let repository = app.repository.clone();
-    let name = model.clone();
-    let done = tokio::spawn(async move { repository.reload(&name).await }).await;
-    finished(&app, &model, done)
+    let parameters = asked.parameters.keys().map(String::as_str);
+    done(load_model(&app, &model, parameters).await)
 }
 
 async fn unload(State(app): State<App>, Path(model): Path<String>, request: Request) -> Response {
     if let Err(failure) = controlled::<ControlRequest>(&app, request).await {
         return failure.into_response();
     }
-    let repository = app.repository.clone();
-    let name = model.clone();
+    done(unload_model(&app, &model).await)
+}
+
+fn done(result: Result<(), Failure>) -> Response {
+    match result {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// The models whose statistics are asked for, with their counters up to date.
+///
+/// # Errors
+/// The only one that is asked for is not there.
+pub(crate) fn counted(
+    app: &App,
+    model: Option<&str>,
+    version: Option<&str>,
+) -> Result<Vec<Arc<Live>>, Failure> {
+    let live = match model {
+        Some(model) => vec![app.repository.peek(model, version)?],
+        None => {
+            let names = app.repository.names();
+            names.iter().filter_map(|name| app.repository.peek(name, None).ok()).collect()
+        }
+    };
+    live.iter().for_each(|live| app.repository.take_graphs(live));
+    Ok(live)
+}
+
+/// The models of the repository, or those that are ready.
+pub(crate) fn entries(app: &App, ready: bool) -> Vec<IndexEntry> {
+    let statuses = app.repository.statuses().into_iter();
+    statuses
+        .filter(|model| !ready || model.state == ModelState::Ready)
+        .map(IndexEntry::from)
+        .collect()
+}
+
+/// Load a model by request. `parameters` are the names of those that the request has.
+///
+/// # Errors
+/// Such requests are not let in, the model is unknown, or it cannot be loaded.
+pub(crate) async fn load_model(
+    app: &App,
+    model: &str,
+    mut parameters: impl Iterator<Item = &str>,
+) -> Result<(), Failure> {
+    if !app.model_control {
+        return Err(Failure::NoModelControl);
+    }
+    if let Some(key) = parameters.find(|key| *key == "config" || key.starts_with("file:")) {
+        let key = clip(key);
+        let text = format!(
+            "`{key}` is not possible: a model is what its package says; change the package and \
+             load it again"
+        );
+        return Err(DecodeError::Request(text).into());
+    }
+    // A client that leaves must not leave half a load behind.
+    let (repository, name) = (app.repository.clone(), model.to_owned());
+    let done = tokio::spawn(async move { repository.reload(&name).await }).await;
+    finished(app, model, done)
+}
+
+/// Unload a model by request.
+///
+/// # Errors
+/// Such requests are not let in, or the model is unknown.
+pub(crate) async fn unload_model(app: &App, model: &str) -> Result<(), Failure> {
+    if !app.model_control {
+        return Err(Failure::NoModelControl);
+    }
+    let (repository, name) = (app.repository.clone(), model.to_owned());
     let done = tokio::spawn(async move { repository.unload(&name).await }).await;
-    finished(&app, &model, done)
+    finished(app, model, done)
 }
 
 fn finished(
     app: &App,
     model: &str,
     done: Result<Result<(), RepositoryError>, tokio::task::JoinError>,
-) -> Response {
+) -> Result<(), Failure> {
     match done {
-        Ok(Ok(())) => StatusCode::OK.into_response(),
-        Ok(Err(RepositoryError::Unknown(_))) => match app.repository.peek(model, None) {
-            Err(failure) => failure.into_response(),
-            Ok(_) => StatusCode::OK.into_response(),
-        },
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(RepositoryError::Unknown(_))) => app.repository.peek(model, None).map(drop),
         Ok(Err(error)) => {
-            Failure::NotLoaded { model: model.to_owned(), why: error.to_string() }.into_response()
+            Err(Failure::NotLoaded { model: model.to_owned(), why: error.to_string() })
         }
-        Err(error) => Failure::Server(error.to_string()).into_response(),
+        Err(error) => Err(Failure::Server(error.to_string())),
     }
 }
 
@@ -218,7 +283,7 @@ async fn body_of<T: for<'a> Deserialize<'a> + Default>(
 // === impl Statistics ===
 
 impl<'a> Statistics<'a> {
-    fn of(live: &'a Live) -> Self {
+    pub fn of(live: &'a Live) -> Self {
         let metrics = &live.metrics;
         let (success, failed) = (metrics.success.get(), metrics.failures());
         let took = |count, micros: u64| Duration { count, ns: micros.saturating_mul(1000) };
@@ -264,38 +329,50 @@ impl From<ModelStatus> for IndexEntry {
     }
 }
 
-/// The model as Triton's `ModelConfig` says it. Shapes are whole: `max_batch_size` is 0, which
-/// means that no dimension is left out of them.
-fn configuration_of(live: &Live) -> Value {
-    let model = &live.model;
-    let (platform, backend) = match model.kind() {
-        ModelKind::Passthrough => ("onnxruntime_onnx", "onnxruntime"),
-        _ => ("", "wick"),
-    };
-    let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect::<Vec<_>>();
-    object!({
-        "name": live.name,
-        "platform": platform,
-        "backend": backend,
-        "version_policy": { "latest": { "num_versions": 1 } },
-        "max_batch_size": 0,
-        "input": tensors(model.inputs()),
-        "output": tensors(model.outputs()),
-    })
+// === impl Configuration ===
+
+impl<'a> Configuration<'a> {
+    pub fn of(live: &'a Live) -> Self {
+        let model = &live.model;
+        let (platform, backend) = match model.kind() {
+            ModelKind::Passthrough => ("onnxruntime_onnx", "onnxruntime"),
+            _ => ("", "wick"),
+        };
+        let (inputs, outputs) = (model.inputs(), model.outputs());
+        Self { name: &live.name, platform, backend, versions: 1, inputs, outputs }
+    }
+
+    fn to_json(&self) -> Value {
+        let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect::<Vec<_>>();
+        object!({
+            "name": self.name,
+            "platform": self.platform,
+            "backend": self.backend,
+            "version_policy": { "latest": { "num_versions": self.versions } },
+            "max_batch_size": 0,
+            "input": tensors(self.inputs),
+            "output": tensors(self.outputs),
+        })
+    }
 }
 
 fn tensor(spec: &TensorSpec) -> Value {
-    let dims: Vec<i64> = spec
-        .shape
-        .iter()
-        .map(|dim| match dim {
-            Dim::Any => -1,
-            Dim::Fixed(size) => i64::try_from(*size).unwrap_or(i64::MAX),
-        })
-        .collect();
-    let datatype = match spec.datatype {
-        Datatype::Bytes => "STRING".to_owned(),
-        other => other.to_string(),
-    };
-    object!({ "name": spec.name, "data_type": format!("TYPE_{datatype}"), "dims": dims })
+    let dims: Vec<i64> = spec.shape.iter().map(|dim| size(*dim)).collect();
+    object!({ "name": spec.name, "data_type": datatype(spec.datatype), "dims": dims })
+}
+
+/// A dimension's size, -1 for any.
+pub(crate) fn size(dim: Dim) -> i64 {
+    match dim {
+        Dim::Any => -1,
+        Dim::Fixed(size) => i64::try_from(size).unwrap_or(i64::MAX),
+    }
+}
+
+/// A datatype in the words of Triton's configuration.
+pub(crate) fn datatype(datatype: Datatype) -> String {
+    match datatype {
+        Datatype::Bytes => "TYPE_STRING".to_owned(),
+        other => format!("TYPE_{other}"),
+    }
 }

@@ -17,6 +17,7 @@ pub mod codec;
 mod extensions;
 mod forward;
 mod gate;
+pub mod grpc;
 mod infer;
 mod io;
 mod metadata;

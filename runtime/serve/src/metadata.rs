@@ -12,9 +12,9 @@ const EXTENSIONS: [&str; 4] =
 
 #[derive(Serialize)]
 pub struct ServerJson {
-    name: &'static str,
-    version: &'static str,
-    extensions: [&'static str; EXTENSIONS.len()],
+    pub name: &'static str,
+    pub version: &'static str,
+    pub extensions: [&'static str; EXTENSIONS.len()],
 }
 
 #[derive(Serialize)]
@@ -40,11 +40,11 @@ pub struct ModelReadyJson<'a> {
 
 #[derive(Serialize)]
 pub struct ModelJson<'a> {
-    name: &'a str,
-    versions: [&'a str; 1],
-    platform: &'static str,
-    inputs: &'a [TensorSpec],
-    outputs: &'a [TensorSpec],
+    pub name: &'a str,
+    pub versions: [&'a str; 1],
+    pub platform: &'static str,
+    pub inputs: &'a [TensorSpec],
+    pub outputs: &'a [TensorSpec],
     properties: PropertiesJson<'a>,
 }
 

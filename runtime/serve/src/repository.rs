@@ -29,6 +29,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use wick_engine::{Engine, Grants, Model, ModelKind};
 use wick_package::{Package, Reason as _};
 
@@ -110,6 +111,8 @@ struct Inner {
     /// Held while `entries` is replaced.
     adding: Mutex<()>,
     draining: AtomicBool,
+    /// For those who wait for `draining`, which requests only read.
+    drained: CancellationToken,
 }
 
 struct Entry {
@@ -157,6 +160,7 @@ impl Repository {
             entries: ArcSwap::default(),
             adding: Mutex::new(()),
             draining: AtomicBool::new(false),
+            drained: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -282,6 +286,12 @@ impl Repository {
     /// Turn new requests away, and say so to readiness probes.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Release);
+        self.inner.drained.cancel();
+    }
+
+    /// Wait until new requests are turned away.
+    pub(crate) async fn drained(&self) {
+        self.inner.drained.cancelled().await;
     }
 
     /// Whether every model is loaded, warmed and probed.
@@ -351,6 +361,18 @@ impl Repository {
             return Err(Failure::Draining);
         }
         Ok(live)
+    }
+
+    /// Whether a model takes requests.
+    ///
+    /// # Errors
+    /// It is unknown or has another version.
+    pub(crate) fn model_ready(&self, name: &str, version: Option<&str>) -> Result<bool, Failure> {
+        match self.get(name, version) {
+            Ok(_) => Ok(true),
+            Err(Failure::NotReady { .. } | Failure::Draining) => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// As [`Repository::get`], for a look that draining does not forbid.

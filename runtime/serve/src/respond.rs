@@ -10,6 +10,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use serde::Serialize;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
 use wick_engine::InferError;
 use wick_package::Reason;
 
@@ -18,7 +20,12 @@ use crate::repository::State;
 
 /// Seconds after which a client that was turned away may try again. A queue that is
 /// full now has moved by then; anything longer would only make clients slow.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: &str = "1";
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static(RETRY_AFTER_SECONDS);
+
+/// What a gRPC status has beside its text: the stable word, and the same number of seconds.
+const GRPC_CODE: &str = "wick-code";
+const GRPC_RETRY_AFTER: &str = "retry-after";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -91,7 +98,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Decode(_)
-            | Self::Encode(EncodeError::NoJsonForm { .. })
+            | Self::Encode(EncodeError::NoJsonForm { .. } | EncodeError::NoTypedForm { .. })
             | Self::BrokenBody(_)
             | Self::NotTensors { .. }
             // Triton's status for it; what was live goes on serving.
@@ -125,6 +132,16 @@ impl Failure {
             )
             | Self::Server(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The failure as gRPC says it.
+    pub fn to_status(&self) -> Status {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(GRPC_CODE, MetadataValue::from_static(self.code()));
+        if self.retry() {
+            metadata.insert(GRPC_RETRY_AFTER, MetadataValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        Status::with_metadata(grpc_code(self.status()), self.to_string(), metadata)
     }
 
     /// Whether the same request may succeed a moment later.
@@ -224,6 +241,23 @@ impl FailureClass {
     }
 }
 
+/// The table's other column: gRPC's code for each HTTP status.
+fn grpc_code(status: StatusCode) -> Code {
+    match status {
+        StatusCode::BAD_REQUEST => Code::InvalidArgument,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
 /// A JSON answer.
 pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     let mut response = Response::new(Body::from(to_json(value)));
@@ -244,34 +278,70 @@ mod tests {
     fn the_table_is_the_one_in_the_design() {
         let model = || "m".to_owned();
         let table = [
-            (Failure::QueueFull { model: model() }, 429, "queue-full", true),
+            (
+                Failure::QueueFull { model: model() },
+                429,
+                Code::ResourceExhausted,
+                "queue-full",
+                true,
+            ),
             (
                 Failure::WaitedTooLong { model: model(), waited: Duration::ZERO },
                 503,
+                Code::Unavailable,
                 "waited-too-long",
                 true,
             ),
-            (Failure::NotReady { model: model(), state: State::Loading }, 503, "not-ready", true),
-            (Failure::Draining, 503, "draining", true),
-            (Failure::ClientDeadline(Duration::ZERO), 504, "deadline", false),
-            (InferError::Deadline(Duration::ZERO).into(), 504, "deadline", false),
-            (InferError::BadInput(model()).into(), 400, "bad-input", false),
-            (InferError::NotFound(model()).into(), 404, "not-found", false),
-            (Failure::unknown_path("/x"), 404, "not-found", false),
-            (InferError::TooLarge(model()).into(), 413, "too-large", false),
-            (Failure::SlowBody(Duration::ZERO), 408, "slow-body", false),
+            (
+                Failure::NotReady { model: model(), state: State::Loading },
+                503,
+                Code::Unavailable,
+                "not-ready",
+                true,
+            ),
+            (Failure::Draining, 503, Code::Unavailable, "draining", true),
+            (
+                Failure::ClientDeadline(Duration::ZERO),
+                504,
+                Code::DeadlineExceeded,
+                "deadline",
+                false,
+            ),
+            (
+                InferError::Deadline(Duration::ZERO).into(),
+                504,
+                Code::DeadlineExceeded,
+                "deadline",
+                false,
+            ),
+            (InferError::BadInput(model()).into(), 400, Code::InvalidArgument, "bad-input", false),
+            (InferError::NotFound(model()).into(), 404, Code::NotFound, "not-found", false),
+            (Failure::unknown_path("/x"), 404, Code::NotFound, "not-found", false),
+            (
+                InferError::TooLarge(model()).into(),
+                413,
+                Code::ResourceExhausted,
+                "too-large",
+                false,
+            ),
+            (Failure::SlowBody(Duration::ZERO), 408, Code::DeadlineExceeded, "slow-body", false),
             (
                 InferError::Guest { model: model(), detail: model() }.into(),
                 500,
+                Code::Internal,
                 "guest-failed",
                 false,
             ),
-            (InferError::Backend(model()).into(), 500, "backend-failed", false),
-            (InferError::Internal(model()).into(), 500, "internal", false),
+            (InferError::Backend(model()).into(), 500, Code::Internal, "backend-failed", false),
+            (InferError::Internal(model()).into(), 500, Code::Internal, "internal", false),
         ];
-        for (failure, status, code, retry) in table {
+        for (failure, status, grpc, code, retry) in table {
             assert_eq!(failure.code(), code);
             let text = failure.to_string();
+            let told = failure.to_status();
+            assert_eq!((told.code(), told.message()), (grpc, text.as_str()));
+            assert_eq!(told.metadata().get(GRPC_CODE).unwrap(), code);
+            assert_eq!(told.metadata().contains_key(GRPC_RETRY_AFTER), retry, "{text}");
             let response = failure.into_response();
             assert_eq!(response.status().as_u16(), status, "{text}");
             assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retry, "{text}");

@@ -14,6 +14,7 @@ use http::{Method, StatusCode};
 use crate::body::{self, BodyMemory};
 use crate::extensions;
 use crate::forward;
+use crate::grpc;
 use crate::infer;
 use crate::metadata::{LiveJson, ModelJson, ModelReadyJson, ModelsJson, ReadyJson, ServerJson};
 use crate::repository::{Live, Repository};
@@ -88,7 +89,7 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
             .route(&format!("{model}/ready"), get(model_ready))
             .route(&format!("{model}/infer"), post(infer));
     }
-    let router = router.merge(extensions::routes());
+    let router = router.merge(extensions::routes()).merge(grpc::routes(&app));
     router.method_not_allowed_fallback(wrong_method).fallback(elsewhere).with_state(app)
 }
 
@@ -124,9 +125,8 @@ async fn metadata(State(app): State<App>, target: Target) -> Response {
 }
 
 async fn model_ready(State(app): State<App>, target: Target) -> Response {
-    let ready = match app.repository.get(&target.model, target.version.as_deref()) {
-        Ok(_) => true,
-        Err(Failure::NotReady { .. } | Failure::Draining) => false,
+    let ready = match app.repository.model_ready(&target.model, target.version.as_deref()) {
+        Ok(ready) => ready,
         Err(failure) => return failure.into_response(),
     };
     json(readiness(ready), &ModelReadyJson { name: &target.model, ready })
@@ -143,10 +143,12 @@ async fn wrong_method(method: Method) -> Response {
 
 /// A path that is not the protocol's: a model's own, or nobody's.
 async fn elsewhere(State(app): State<App>, request: Request) -> Response {
-    if is_own(request.uri().path()) {
+    let grpc = grpc::is_grpc(request.headers());
+    if grpc || is_own(request.uri().path()) {
         let (head, body) = request.into_parts();
         body::discard(body).await;
-        return Failure::unknown_path(head.uri.path()).into_response();
+        let failure = Failure::unknown_path(head.uri.path());
+        return if grpc { grpc::unknown(&failure) } else { failure.into_response() };
     }
     forward::answer(&app, request).await
 }

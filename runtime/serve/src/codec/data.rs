@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
-use wick_nn::{Element, Tensor, TensorError};
+use wick_nn::{Element, Tensor, TensorError, element_count};
 use wick_package::Datatype;
 
 /// Reads one tensor's data.
@@ -131,16 +131,6 @@ impl DataSeed<'_> {
             )));
         }
         sink.finish(self.shape).map_err(de::Error::custom)
-    }
-}
-
-/// Elements of a shape that a tensor may have: its size is bounded first.
-fn element_count(datatype: Datatype, shape: &[u64]) -> Result<u64, TensorError> {
-    let size = datatype.size().unwrap_or(4) as u64;
-    let bound = shape.iter().try_fold(size, |total, &dim| total.checked_mul(dim.max(1)));
-    match bound {
-        Some(_) => Ok(shape.iter().product()),
-        None => Err(TensorError::TooLarge { datatype, shape: shape.to_vec() }),
     }
 }
 

@@ -19,6 +19,9 @@ use super::fields::{Output, Outputs, Shape};
 use super::parameters::Parameters;
 use super::{DecodeError, Decoded, MAX_TENSORS, Wants, clip};
 
+/// The parameter of a tensor whose data is somewhere else.
+pub(crate) const SHARED_MEMORY: &str = "shared_memory_region";
+
 /// The whole JSON object.
 struct BodySeed {
     /// Its length, which bounds what any tensor's data can be.
@@ -108,21 +111,46 @@ fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
     let body = body.and_then(|body| json.end().map(|()| body));
     let mut body = body.map_err(|error| json_error(text, &error))?;
 
-    let request = |text: String| DecodeError::Request(text);
-    let binary_default = body.parameters.take_bool("binary_data_output").map_err(request)?;
-    let timeout = body.parameters.take_count("timeout").map_err(request)?;
-    let inputs = body.inputs.ok_or_else(|| request("`inputs` is missing".into()))?;
-    let (outputs, flags) = outputs(body.outputs)?;
+    let inputs = body.inputs.take();
+    let inputs = inputs.ok_or_else(|| DecodeError::Request("`inputs` is missing".into()))?;
+    let inputs = tensors(inputs, binary)?;
+    assemble(body.id, body.parameters, inputs, body.outputs, false)
+}
+
+/// A request of its parts, whatever form they came in. What its parameters ask of the server
+/// is taken out of them; `binary` is what holds if they don't say it.
+pub(crate) fn assemble(
+    id: Option<String>,
+    mut parameters: Parameters,
+    inputs: Vec<(String, Tensor)>,
+    wanted: Vec<Output>,
+    binary: bool,
+) -> Result<Decoded, DecodeError> {
+    let asked = parameters.take_bool("binary_data_output").map_err(DecodeError::Request)?;
+    let timeout = parameters.take_count("timeout").map_err(DecodeError::Request)?;
+    let (outputs, flags) = outputs(wanted)?;
     Ok(Decoded {
-        request: InferRequest {
-            id: body.id,
-            parameters: body.parameters.0,
-            inputs: tensors(inputs, binary)?,
-            outputs,
-        },
-        wants: Wants { binary: binary_default.unwrap_or(false), outputs: flags },
+        request: InferRequest { id, parameters: parameters.0, inputs, outputs },
+        wants: Wants { binary: asked.unwrap_or(binary), outputs: flags },
         timeout: timeout.filter(|&micros| micros > 0).map(Duration::from_micros),
     })
+}
+
+/// Check what holds for inputs of every form: each name once, and no shared memory.
+pub(crate) fn check_inputs<'a>(
+    inputs: impl Iterator<Item = (&'a str, bool)>,
+) -> Result<(), DecodeError> {
+    let mut names = HashSet::new();
+    for (name, shared) in inputs {
+        if !names.insert(name) {
+            return Err(DecodeError::Request(format!("input `{}` comes twice", clip(name))));
+        }
+        if shared {
+            let detail = "shared memory is not supported: send the data".to_owned();
+            return Err(DecodeError::Input { input: clip(name), detail });
+        }
+    }
+    Ok(())
 }
 
 /// The raw form: no JSON, the body is the only input, all outputs come back binary.
@@ -175,16 +203,11 @@ fn tensors(
     inputs: Vec<Input<'_>>,
     mut binary: Bytes,
 ) -> Result<Vec<(String, Tensor)>, DecodeError> {
-    let mut names = HashSet::with_capacity(inputs.len());
-    if let Some(twice) = inputs.iter().find(|input| !names.insert(input.name.as_str())) {
-        return Err(DecodeError::Request(format!("input `{}` comes twice", clip(&twice.name))));
-    }
+    let shared = |input: &Input<'_>| input.parameters.has(SHARED_MEMORY);
+    check_inputs(inputs.iter().map(|input| (input.name.as_str(), shared(input))))?;
     let mut tensors = Vec::with_capacity(inputs.len());
     for mut input in inputs {
         let failed = |detail: String| DecodeError::Input { input: clip(&input.name), detail };
-        if input.parameters.has("shared_memory_region") {
-            return Err(failed("shared memory is not supported: send the data".into()));
-        }
         let size = input.parameters.take_count("binary_data_size").map_err(failed)?;
         let tensor = match (input.data, size) {
             (Data::Absent, None) => {
@@ -236,8 +259,7 @@ fn outputs(all: Vec<Output>) -> Result<(Vec<String>, Flags), DecodeError> {
         if !seen.insert(output.name.clone()) {
             return Err(failed("comes twice"));
         }
-        for (key, what) in
-            [("classification", "classification"), ("shared_memory_region", "shared memory")]
+        for (key, what) in [("classification", "classification"), (SHARED_MEMORY, "shared memory")]
         {
             if output.parameters.has(key) {
                 return Err(failed(&format!("{what} is not supported")));

@@ -5,15 +5,14 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
+use wick_nn::MAX_RANK;
+
 use super::MAX_TENSORS;
 use super::parameters::Parameters;
 
-/// Most dimensions of a shape: what tensors allow.
-const MAX_RANK: usize = 16;
-
 /// An output that the client wants.
 #[derive(Deserialize)]
-pub(super) struct Output {
+pub(crate) struct Output {
     pub name: String,
     #[serde(default)]
     pub parameters: Parameters,

@@ -9,7 +9,7 @@ use super::{MAX_PARAMETERS, clip};
 
 /// Parameters in the order of the text; empty for an absent or null object.
 #[derive(Debug, Default)]
-pub(super) struct Parameters(pub Vec<(String, Parameter)>);
+pub(crate) struct Parameters(pub Vec<(String, Parameter)>);
 
 struct ParametersVisitor;
 struct Value(Parameter);
@@ -19,13 +19,13 @@ struct ValueVisitor;
 
 impl Parameters {
     /// Take a parameter out, since the server itself uses it.
-    pub(super) fn take(&mut self, name: &str) -> Option<Parameter> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Parameter> {
         let at = self.0.iter().position(|(key, _)| key == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
     /// Take a parameter that must be true or false.
-    pub(super) fn take_bool(&mut self, name: &str) -> Result<Option<bool>, String> {
+    pub(crate) fn take_bool(&mut self, name: &str) -> Result<Option<bool>, String> {
         match self.take(name) {
             None => Ok(None),
             Some(Parameter::Bool(value)) => Ok(Some(value)),
@@ -34,7 +34,7 @@ impl Parameters {
     }
 
     /// Take a parameter that must be a whole number, zero or more.
-    pub(super) fn take_count(&mut self, name: &str) -> Result<Option<u64>, String> {
+    pub(crate) fn take_count(&mut self, name: &str) -> Result<Option<u64>, String> {
         let value = match self.take(name) {
             None => return Ok(None),
             Some(Parameter::Int(value)) => u64::try_from(value).ok(),
@@ -43,7 +43,7 @@ impl Parameters {
         value.map(Some).ok_or_else(|| format!("parameter `{name}` must be a whole number >= 0"))
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)
     }
 }

@@ -16,21 +16,21 @@ use wick_serve::{BindError, Drained, ServeSettings, Server};
 use crate::support::{Fixture, four, settings};
 
 /// A server on a port of its own.
-struct Running {
-    addr: SocketAddr,
-    stop: CancellationToken,
-    done: JoinHandle<Drained>,
+pub struct Running {
+    pub addr: SocketAddr,
+    pub stop: CancellationToken,
+    pub done: JoinHandle<Drained>,
 }
 
 impl Running {
-    async fn start(fixture: &Fixture, settings: ServeSettings) -> Self {
+    pub async fn start(fixture: &Fixture, settings: ServeSettings) -> Self {
         let bound = Server::bind(settings).await.unwrap();
         let (addr, stop) = (bound.local_addr(), CancellationToken::new());
         let done = tokio::spawn(bound.serve(fixture.repository.clone(), stop.clone()));
         Self { addr, stop, done }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
@@ -44,7 +44,7 @@ impl Running {
         String::from_utf8(answer).unwrap()
     }
 
-    async fn stop(self) -> Drained {
+    pub async fn stop(self) -> Drained {
         self.stop.cancel();
         self.done.await.unwrap()
     }
@@ -74,7 +74,7 @@ async fn answer(stream: &mut TcpStream) -> String {
     }
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");

@@ -27,7 +27,7 @@ fn guest(name: &str) -> Vec<u8> {
 }
 
 /// Packages of a name, a guest and the rest of their manifest.
-async fn packages(all: &[(&str, &str, &str)]) -> Fixture {
+pub async fn packages(all: &[(&str, &str, &str)]) -> Fixture {
     let dir = TempDir::new().unwrap();
     let settings = RepositorySettings { cpus: 2, drain: Duration::from_secs(5) };
     let repository = Repository::new(engine(), settings).unwrap();
@@ -46,7 +46,7 @@ async fn packages(all: &[(&str, &str, &str)]) -> Fixture {
     Fixture { dir, repository }
 }
 
-const TENSORS: &str = r#"
+pub const TENSORS: &str = r#"
 [[graph]]
 name = "g"
 path = "g.onnx"

@@ -3,6 +3,7 @@
 mod connections;
 mod cost;
 mod extensions;
+mod grpc;
 mod guests;
 mod protocol;
 mod reload;
