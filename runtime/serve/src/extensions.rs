@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json as object};
 use wick_engine::ModelKind;
 use wick_package::{Datatype, Dim, TensorSpec};
 
+use crate::auth::Grant;
 use crate::body::{self, BodyLimits};
 use crate::codec::DecodeError;
 use crate::repository::{Live, ModelStatus, RepositoryError, State as ModelState};
@@ -94,8 +95,9 @@ pub fn routes() -> Router<App> {
     router
 }
 
-async fn statistics(State(app): State<App>, target: Target) -> Response {
-    match app.repository.peek(&target.model, target.version.as_deref()) {
+async fn statistics(State(app): State<App>, grant: Grant, target: Target) -> Response {
+    let peek = || app.repository.peek(&target.model, target.version.as_deref());
+    match grant.check(&target.model).and_then(|()| peek()) {
         Ok(live) => {
             app.repository.take_graphs(&live);
             json(StatusCode::OK, &object!({ "model_stats": [Statistics::of(&live)] }))
@@ -104,8 +106,9 @@ async fn statistics(State(app): State<App>, target: Target) -> Response {
     }
 }
 
-async fn all_statistics(State(app): State<App>) -> Response {
-    let names = app.repository.names();
+async fn all_statistics(State(app): State<App>, grant: Grant) -> Response {
+    let mut names = app.repository.names();
+    names.retain(|name| grant.allows(name));
     let live: Vec<_> =
         names.iter().filter_map(|name| app.repository.peek(name, None).ok()).collect();
     live.iter().for_each(|live| app.repository.take_graphs(live));
@@ -113,14 +116,15 @@ async fn all_statistics(State(app): State<App>) -> Response {
     json(StatusCode::OK, &object!({ "model_stats": all }))
 }
 
-async fn configuration(State(app): State<App>, target: Target) -> Response {
-    match app.repository.peek(&target.model, target.version.as_deref()) {
+async fn configuration(State(app): State<App>, grant: Grant, target: Target) -> Response {
+    let peek = || app.repository.peek(&target.model, target.version.as_deref());
+    match grant.check(&target.model).and_then(|()| peek()) {
         Ok(live) => json(StatusCode::OK, &configuration_of(&live)),
         Err(failure) => failure.into_response(),
     }
 }
 
-async fn index(State(app): State<App>, request: Request) -> Response {
+async fn index(State(app): State<App>, grant: Grant, request: Request) -> Response {
     let wanted: IndexRequest = match body_of(&app, request).await {
         Ok(wanted) => wanted,
         Err(failure) => return failure.into_response(),
@@ -128,13 +132,14 @@ async fn index(State(app): State<App>, request: Request) -> Response {
     let statuses = app.repository.statuses().into_iter();
     let entries: Vec<_> = statuses
         .filter(|model| !wanted.ready || model.state == ModelState::Ready)
+        .filter(|model| grant.allows(&model.name))
         .map(IndexEntry::from)
         .collect();
     json(StatusCode::OK, &entries)
 }
 
 async fn load(State(app): State<App>, Path(model): Path<String>, request: Request) -> Response {
-    let asked: ControlRequest = match controlled(&app, request).await {
+    let asked: ControlRequest = match controlled(&app, &model, request).await {
         Ok(asked) => asked,
         Err(failure) => return failure.into_response(),
     };
@@ -155,7 +160,7 @@ async fn load(State(app): State<App>, Path(model): Path<String>, request: Reques
 }
 
 async fn unload(State(app): State<App>, Path(model): Path<String>, request: Request) -> Response {
-    if let Err(failure) = controlled::<ControlRequest>(&app, request).await {
+    if let Err(failure) = controlled::<ControlRequest>(&app, &model, request).await {
         return failure.into_response();
     }
     let repository = app.repository.clone();
@@ -185,11 +190,16 @@ fn finished(
 /// The body of a request that changes the repository, if such requests are let in.
 async fn controlled<T: for<'a> Deserialize<'a> + Default>(
     app: &App,
+    model: &str,
     request: Request,
 ) -> Result<T, Failure> {
+    let mut allowed = Grant::of(request.extensions()).check_control(model);
     if !app.model_control {
+        allowed = Err(Failure::NoModelControl);
+    }
+    if let Err(failure) = allowed {
         body::discard(request.into_body()).await;
-        return Err(Failure::NoModelControl);
+        return Err(failure);
     }
     body_of(app, request).await
 }

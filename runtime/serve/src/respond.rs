@@ -20,6 +20,9 @@ use crate::repository::State;
 /// full now has moved by then; anything longer would only make clients slow.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// How to authenticate.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"wick\"");
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request that is not answered as asked.
@@ -37,6 +40,8 @@ pub enum Failure {
     NotTensors { model: String },
     #[error("Content-Encoding `{0}` is not supported: send the body uncompressed")]
     ContentEncoding(String),
+    #[error("the only Transfer-Encoding is `chunked`, once: send Content-Length, or that")]
+    TransferCoding,
     #[error("the body is larger than {limit} bytes, which is the limit of {whose}")]
     TooLarge { limit: u64, whose: String },
     #[error("the body did not arrive within {0:?}")]
@@ -59,6 +64,14 @@ pub enum Failure {
     NotLoaded { model: String, why: String },
     #[error("models are not loaded and unloaded by request: start the server with --model-control")]
     NoModelControl,
+    #[error("a token is needed: send `Authorization: Bearer TOKEN`")]
+    NoToken,
+    #[error("the token is not one that this server knows")]
+    UnknownToken,
+    #[error("token `{token}` is not for model `{model}`: add it to the token's `models`")]
+    ModelForbidden { model: String, token: String },
+    #[error("token `{token}` may not load and unload models: its entry has no `control = true`")]
+    ControlForbidden { token: String },
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
@@ -101,13 +114,17 @@ impl Failure {
             | Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Infer(InferError::NotFound(_)) => StatusCode::NOT_FOUND,
-            Self::NoModelControl => StatusCode::FORBIDDEN,
+            Self::NoToken | Self::UnknownToken => StatusCode::UNAUTHORIZED,
+            Self::NoModelControl
+            | Self::ModelForbidden { .. }
+            | Self::ControlForbidden { .. } => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } | Self::Infer(InferError::TooLarge(_)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::WaitedTooLong { .. }
             | Self::Draining
@@ -173,6 +190,7 @@ impl Reason for Failure {
             Self::Method { .. } => "method-not-allowed",
             Self::NotTensors { .. } => "not-a-tensor-model",
             Self::ContentEncoding(_) => "content-encoding",
+            Self::TransferCoding => "transfer-encoding",
             Self::TooLarge { .. } => "too-large",
             Self::SlowBody(_) => "slow-body",
             Self::BrokenBody(_) => "broken-body",
@@ -184,6 +202,10 @@ impl Reason for Failure {
             Self::NotReady { .. } => "not-ready",
             Self::NotLoaded { .. } => "not-loaded",
             Self::NoModelControl => "no-model-control",
+            Self::NoToken => "no-token",
+            Self::UnknownToken => "unknown-token",
+            Self::ModelForbidden { .. } => "model-forbidden",
+            Self::ControlForbidden { .. } => "control-forbidden",
             Self::Decode(error) => error.code(),
             Self::Encode(error) => error.code(),
             Self::Infer(error) => error.code(),
@@ -198,6 +220,9 @@ impl IntoResponse for Failure {
         let mut response = json(self.status(), &body);
         if self.retry() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, BEARER);
         }
         response
     }
@@ -251,6 +276,15 @@ mod tests {
             (InferError::NotFound(model()).into(), 404, "not-found", false),
             (Failure::unknown_path("/x"), 404, "not-found", false),
             (InferError::TooLarge(model()).into(), 413, "too-large", false),
+            (Failure::NoToken, 401, "no-token", false),
+            (Failure::UnknownToken, 401, "unknown-token", false),
+            (
+                Failure::ModelForbidden { model: model(), token: model() },
+                403,
+                "model-forbidden",
+                false,
+            ),
+            (Failure::ControlForbidden { token: model() }, 403, "control-forbidden", false),
             (Failure::SlowBody(Duration::ZERO), 408, "slow-body", false),
             (
                 InferError::Guest { model: model(), detail: model() }.into(),

@@ -16,26 +16,26 @@ use wick_serve::{BindError, Drained, ServeSettings, Server};
 use crate::support::{Fixture, four, settings};
 
 /// A server on a port of its own.
-struct Running {
-    addr: SocketAddr,
-    stop: CancellationToken,
-    done: JoinHandle<Drained>,
+pub struct Running {
+    pub addr: SocketAddr,
+    pub stop: CancellationToken,
+    pub done: JoinHandle<Drained>,
 }
 
 impl Running {
-    async fn start(fixture: &Fixture, settings: ServeSettings) -> Self {
+    pub async fn start(fixture: &Fixture, settings: ServeSettings) -> Self {
         let bound = Server::bind(settings).await.unwrap();
         let (addr, stop) = (bound.local_addr(), CancellationToken::new());
         let done = tokio::spawn(bound.serve(fixture.repository.clone(), stop.clone()));
         Self { addr, stop, done }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
     /// Send text on a connection of its own and read until the server closes it.
-    async fn exchange(&self, text: &str) -> String {
+    pub async fn exchange(&self, text: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -44,13 +44,13 @@ impl Running {
         String::from_utf8(answer).unwrap()
     }
 
-    async fn stop(self) -> Drained {
+    pub async fn stop(self) -> Drained {
         self.stop.cancel();
         self.done.await.unwrap()
     }
 }
 
-fn post(body: &str, headers: &str) -> String {
+pub fn post(body: &str, headers: &str) -> String {
     format!(
         "POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n{headers}\r\n{body}",
         body.len()
@@ -58,7 +58,7 @@ fn post(body: &str, headers: &str) -> String {
 }
 
 /// Read one answer with a Content-Length from a connection that stays open.
-async fn answer(stream: &mut TcpStream) -> String {
+pub async fn answer(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     loop {
         let mut piece = [0; 4096];
@@ -74,7 +74,7 @@ async fn answer(stream: &mut TcpStream) -> String {
     }
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");

@@ -1,0 +1,119 @@
+//! What a request passes before anything of it is looked at: origins of web pages, tokens.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::{Auth, Grant};
+use crate::body;
+use crate::codec::clip;
+use crate::respond::Failure;
+use crate::settings::ServeSettings;
+
+/// gRPC's number for a request without a good token.
+const UNAUTHENTICATED: HeaderValue = HeaderValue::from_static("16");
+
+const GRPC: &str = "application/grpc";
+
+/// How long a browser may remember what it was permitted: long enough to ask rarely, short
+/// enough for an origin that is taken out.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Headers of answers that pages may read, beside those that they always may.
+const EXPOSED: [HeaderName; 2] =
+    [HeaderName::from_static("inference-header-content-length"), header::RETRY_AFTER];
+
+/// Put the edge round all paths.
+pub fn guard(router: Router, settings: &ServeSettings) -> Router {
+    let router = match &settings.auth {
+        None => router.layer(Extension(Grant::everything())),
+        Some(auth) => router.layer(middleware::from_fn_with_state(auth.clone(), authorize)),
+    };
+    match cors(&settings.cors_origins) {
+        // Outside: a browser asks without a token, and must be able to read a 401.
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// Put into a request what it may do, or refuse it.
+async fn authorize(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
+    match auth.grant(request.uri().path(), request.headers()) {
+        Ok(grant) => {
+            request.extensions_mut().insert(grant);
+            next.run(request).await
+        }
+        Err(failure) => refuse(failure, request).await,
+    }
+}
+
+/// Refuse a body that is coded in another way than `chunked`, once. The HTTP library takes
+/// `gzip, chunked` for chunked, and leaves the gzip to us.
+pub fn wrong_coding(headers: &HeaderMap) -> Option<Response> {
+    let mut all = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (all.next(), all.next()) {
+        (None, _) => return None,
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => return None,
+        _ => {}
+    }
+    let mut response = Failure::TransferCoding.into_response();
+    // Where the body ends may be another matter to a proxy: nothing after it is read.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
+}
+
+async fn refuse(failure: Failure, request: Request) -> Response {
+    tracing::info!(path = clip(request.uri().path()), error = %failure, "refused");
+    if !is_grpc(request.headers()) {
+        body::discard(request.into_body()).await;
+        return failure.into_response();
+    }
+    // gRPC's errors are answers with status 200 and no body. Its message has a form of its
+    // own, which these letters need not.
+    let mut response = StatusCode::OK.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    headers.insert("grpc-status", UNAUTHENTICATED);
+    if let Ok(text) = HeaderValue::from_str(&failure.to_string()) {
+        headers.insert("grpc-message", text);
+    }
+    response
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE);
+    media.is_some_and(|media| media.as_bytes().starts_with(GRPC.as_bytes()))
+}
+
+/// None: no header is sent and no preflight answered, so browsers let no other origin in.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let origin = match origins {
+        [] => return None,
+        all if all.iter().any(|origin| origin == "*") => AllowOrigin::any(),
+        all => AllowOrigin::list(all.iter().cloned()),
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST])
+        // A list would have to name `Authorization`, which `*` does not stand for.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(EXPOSED)
+        .max_age(CORS_MAX_AGE);
+    Some(layer)
+}
+
+impl<S: Sync> FromRequestParts<S> for Grant {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
+}
