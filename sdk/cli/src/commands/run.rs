@@ -9,6 +9,7 @@
 //! server that is not ready yet.
 
 mod banner;
+mod edge;
 mod grants;
 mod job;
 mod signals;
@@ -33,6 +34,7 @@ use crate::host::{self, Host, HostArgs};
 use crate::output::{self, Format};
 use crate::quantity;
 
+use edge::EdgeArgs;
 use grants::GrantArgs;
 use signals::Signals;
 
@@ -73,6 +75,8 @@ pub struct RunArgs {
     #[arg(long)]
     check_config: bool,
     #[command(flatten)]
+    edge: EdgeArgs,
+    #[command(flatten)]
     grants: GrantArgs,
     #[command(flatten)]
     host: HostArgs,
@@ -103,7 +107,7 @@ async fn start(args: RunArgs, grants: Grants, format: Format) -> Outcome<ExitCod
     if !args.guest_args.is_empty() {
         return job::run(&args, &args.host.host()?, grants, &mut signals).await;
     }
-    let bound = Server::bind(settings(&args)).await.map_err(|error| bind_failure(&error));
+    let bound = Server::bind(settings(&args)?).await.map_err(|error| bind_failure(&error));
     let host = args.host.host()?;
     // Only loading tells whether a package is a command, which needs no port: a port
     // that is taken must not keep it from running.
@@ -157,7 +161,8 @@ async fn serve(
         Failure::repository(error).report(Format::Human);
     }
     serving.watch(args.watch).map_err(RunError::Failed)?;
-    banner::print(serving.addr, &serving.repository, args.watch, format);
+    let url = format!("{}://{}", args.edge.scheme(), serving.addr);
+    banner::print(&url, &serving.repository, args.watch, format);
     signals.next().await;
     serving.end(signals, format).await.map_err(RunError::Failed)
 }
@@ -214,7 +219,7 @@ impl Serving {
     }
 }
 
-fn settings(args: &RunArgs) -> ServeSettings {
+fn settings(args: &RunArgs) -> Outcome<ServeSettings> {
     let mut settings = ServeSettings {
         addr: args.addr,
         drain: args.drain,
@@ -225,7 +230,8 @@ fn settings(args: &RunArgs) -> ServeSettings {
         settings.max_body = max_body;
         settings.max_body_memory = settings.max_body_memory.max(max_body);
     }
-    settings
+    args.edge.apply(&mut settings)?;
+    Ok(settings)
 }
 
 fn bind_failure(error: &BindError) -> Failure {
@@ -254,6 +260,7 @@ fn load_failure(failures: &[(String, RepositoryError)]) -> Failure {
 }
 
 fn check_config(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
+    settings(args)?;
     let mut names = std::collections::BTreeMap::new();
     for path in &args.packages {
         let package = host::open(path)?;
