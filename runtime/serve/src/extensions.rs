@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json as object};
 use wick_engine::ModelKind;
 use wick_package::{Datatype, Dim, TensorSpec};
 
+use crate::auth::Grant;
 use crate::body::{self, BodyLimits};
 use crate::codec::{DecodeError, clip};
 use crate::repository::{Live, ModelStatus, RepositoryError, State as ModelState};
@@ -108,16 +109,16 @@ pub(crate) fn routes() -> Router<App> {
     router
 }
 
-async fn statistics(State(app): State<App>, target: Target) -> Response {
-    statistics_of(&app, Some(&target.model), target.version.as_deref())
+async fn statistics(State(app): State<App>, grant: Grant, target: Target) -> Response {
+    statistics_of(&app, &grant, Some(&target.model), target.version.as_deref())
 }
 
-async fn all_statistics(State(app): State<App>) -> Response {
-    statistics_of(&app, None, None)
+async fn all_statistics(State(app): State<App>, grant: Grant) -> Response {
+    statistics_of(&app, &grant, None, None)
 }
 
-fn statistics_of(app: &App, model: Option<&str>, version: Option<&str>) -> Response {
-    match counted(app, model, version) {
+fn statistics_of(app: &App, grant: &Grant, model: Option<&str>, version: Option<&str>) -> Response {
+    match counted(app, grant, model, version) {
         Ok(live) => {
             let all: Vec<_> = live.iter().map(|live| Statistics::of(live)).collect();
             json(StatusCode::OK, &object!({ "model_stats": all }))
@@ -126,23 +127,24 @@ fn statistics_of(app: &App, model: Option<&str>, version: Option<&str>) -> Respo
     }
 }
 
-async fn configuration(State(app): State<App>, target: Target) -> Response {
-    match app.repository.peek(&target.model, target.version.as_deref()) {
+async fn configuration(State(app): State<App>, grant: Grant, target: Target) -> Response {
+    let peek = || app.repository.peek(&target.model, target.version.as_deref());
+    match grant.check(&target.model).and_then(|()| peek()) {
         Ok(live) => json(StatusCode::OK, &Configuration::of(&live).to_json()),
         Err(failure) => failure.into_response(),
     }
 }
 
-async fn index(State(app): State<App>, request: Request) -> Response {
+async fn index(State(app): State<App>, grant: Grant, request: Request) -> Response {
     let wanted: IndexRequest = match body_of(&app, request).await {
         Ok(wanted) => wanted,
         Err(failure) => return failure.into_response(),
     };
-    json(StatusCode::OK, &entries(&app, wanted.ready))
+    json(StatusCode::OK, &entries(&app, &grant, wanted.ready))
 }
 
 async fn load(State(app): State<App>, Path(model): Path<String>, request: Request) -> Response {
-    let asked: ControlRequest = match controlled(&app, request).await {
+    let asked: ControlRequest = match controlled(&app, &model, request).await {
         Ok(asked) => asked,
         Err(failure) => return failure.into_response(),
     };
@@ -151,7 +153,7 @@ async fn load(State(app): State<App>, Path(model): Path<String>, request: Reques
 }
 
 async fn unload(State(app): State<App>, Path(model): Path<String>, request: Request) -> Response {
-    if let Err(failure) = controlled::<ControlRequest>(&app, request).await {
+    if let Err(failure) = controlled::<ControlRequest>(&app, &model, request).await {
         return failure.into_response();
     }
     done(unload_model(&app, &model).await)
@@ -167,16 +169,21 @@ fn done(result: Result<(), Failure>) -> Response {
 /// The models whose statistics are asked for, with their counters up to date.
 ///
 /// # Errors
-/// The only one that is asked for is not there.
+/// The only one that is asked for is not there, or the token does not reach it.
 pub(crate) fn counted(
     app: &App,
+    grant: &Grant,
     model: Option<&str>,
     version: Option<&str>,
 ) -> Result<Vec<Arc<Live>>, Failure> {
     let live = match model {
-        Some(model) => vec![app.repository.peek(model, version)?],
+        Some(model) => {
+            grant.check(model)?;
+            vec![app.repository.peek(model, version)?]
+        }
         None => {
-            let names = app.repository.names();
+            let mut names = app.repository.names();
+            names.retain(|name| grant.allows(name));
             names.iter().filter_map(|name| app.repository.peek(name, None).ok()).collect()
         }
     };
@@ -185,10 +192,11 @@ pub(crate) fn counted(
 }
 
 /// The models of the repository, or those that are ready.
-pub(crate) fn entries(app: &App, ready: bool) -> Vec<IndexEntry> {
+pub(crate) fn entries(app: &App, grant: &Grant, ready: bool) -> Vec<IndexEntry> {
     let statuses = app.repository.statuses().into_iter();
     statuses
         .filter(|model| !ready || model.state == ModelState::Ready)
+        .filter(|model| grant.allows(&model.name))
         .map(IndexEntry::from)
         .collect()
 }
@@ -250,11 +258,16 @@ fn finished(
 /// The body of a request that changes the repository, if such requests are let in.
 async fn controlled<T: for<'a> Deserialize<'a> + Default>(
     app: &App,
+    model: &str,
     request: Request,
 ) -> Result<T, Failure> {
+    let mut allowed = Grant::of(request.extensions()).check_control(model);
     if !app.model_control {
+        allowed = Err(Failure::NoModelControl);
+    }
+    if let Err(failure) = allowed {
         body::discard(request.into_body()).await;
-        return Err(Failure::NoModelControl);
+        return Err(failure);
     }
     body_of(app, request).await
 }

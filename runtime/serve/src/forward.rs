@@ -18,6 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Limited;
 use tracing::Instrument as _;
 
+use crate::auth::Grant;
 use crate::body;
 use crate::gate::Permit;
 use crate::metrics::micros;
@@ -47,6 +48,9 @@ struct Guarded<B> {
 /// Answer a request for a path that is not the server's own.
 pub(crate) async fn answer(app: &App, mut request: Request) -> Response {
     let target = app.repository.http_target(request.uri().path());
+    let grant = Grant::of(request.extensions());
+    let allowed = |live: &Live| grant.check(&live.name);
+    let target = target.and_then(|target| allowed(&target.0).map(|()| target));
     let (live, prefix) = match target {
         Ok(target) => target,
         Err(failure) => {

@@ -115,6 +115,11 @@ fn answer(status: Status) -> Response {
     status.into_http::<axum::body::Body>().into_response()
 }
 
+/// The answer for a call that is not let in.
+pub(crate) fn refused(failure: &Failure) -> Response {
+    answer(failure.to_status())
+}
+
 /// The answer for a call that nobody serves: clients take this status, and no other, for a
 /// server that is older than they are.
 pub(crate) fn unknown(failure: &Failure) -> Response {

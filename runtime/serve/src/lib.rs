@@ -6,14 +6,16 @@
 //!                                            repository ─────┘ ◀── watch
 //! ```
 //!
-//! One port speaks HTTP/1.1 and HTTP/2 without TLS. [`codec`] is the protocol's
+//! One port speaks HTTP/1.1 and HTTP/2, plain or over TLS. [`codec`] is the protocol's
 //! pure part, `Admission` decides who runs, `respond` is the
 //! one table of statuses. This crate knows nothing of containerd or Kubernetes.
 
 mod admission;
+mod auth;
 mod body;
 mod call;
 pub mod codec;
+mod edge;
 mod extensions;
 mod forward;
 mod gate;
@@ -23,18 +25,25 @@ mod io;
 mod metadata;
 mod metrics;
 pub mod mqtt;
+mod peers;
+mod reload;
 mod repository;
 mod respond;
 mod routes;
 mod server;
 mod settings;
+mod stall;
+mod tls;
 mod trace;
 mod turn;
 mod watch;
 
+pub use auth::{Auth, Grant};
+pub use reload::ReloadError;
 pub use repository::{ModelStatus, Repository, RepositoryError, RepositorySettings, Source, State};
 pub use respond::Failure;
 pub use routes::router;
 pub use server::{BindError, Bound, Drained, Server};
 pub use settings::ServeSettings;
+pub use tls::{Tls, TlsFiles};
 pub use watch::{Watch, WatchError};

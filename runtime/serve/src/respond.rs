@@ -27,6 +27,9 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static(RETRY_AFTER_SECONDS);
 const GRPC_CODE: &str = "wick-code";
 const GRPC_RETRY_AFTER: &str = "retry-after";
 
+/// How to authenticate.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"wick\"");
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request that is not answered as asked.
@@ -44,6 +47,8 @@ pub enum Failure {
     NotTensors { model: String },
     #[error("Content-Encoding `{0}` is not supported: send the body uncompressed")]
     ContentEncoding(String),
+    #[error("the only Transfer-Encoding is `chunked`, once: send Content-Length, or that")]
+    TransferCoding,
     #[error("the body is larger than {limit} bytes, which is the limit of {whose}")]
     TooLarge { limit: u64, whose: String },
     #[error("the body did not arrive within {0:?}")]
@@ -66,6 +71,14 @@ pub enum Failure {
     NotLoaded { model: String, why: String },
     #[error("models are not loaded and unloaded by request: start the server with --model-control")]
     NoModelControl,
+    #[error("a token is needed: send `Authorization: Bearer TOKEN`")]
+    NoToken,
+    #[error("the token is not one that this server knows")]
+    UnknownToken,
+    #[error("token `{token}` is not for model `{model}`: add it to the token's `models`")]
+    ModelForbidden { model: String, token: String },
+    #[error("token `{token}` may not load and unload models: its entry has no `control = true`")]
+    ControlForbidden { token: String },
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error(transparent)]
@@ -108,13 +121,17 @@ impl Failure {
             | Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Infer(InferError::NotFound(_)) => StatusCode::NOT_FOUND,
-            Self::NoModelControl => StatusCode::FORBIDDEN,
+            Self::NoToken | Self::UnknownToken => StatusCode::UNAUTHORIZED,
+            Self::NoModelControl
+            | Self::ModelForbidden { .. }
+            | Self::ControlForbidden { .. } => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } | Self::Infer(InferError::TooLarge(_)) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::WaitedTooLong { .. }
             | Self::Draining
@@ -195,6 +212,7 @@ impl Reason for Failure {
             Self::Method { .. } => "method-not-allowed",
             Self::NotTensors { .. } => "not-a-tensor-model",
             Self::ContentEncoding(_) => "content-encoding",
+            Self::TransferCoding => "transfer-encoding",
             Self::TooLarge { .. } => "too-large",
             Self::SlowBody(_) => "slow-body",
             Self::BrokenBody(_) => "broken-body",
@@ -206,6 +224,10 @@ impl Reason for Failure {
             Self::NotReady { .. } => "not-ready",
             Self::NotLoaded { .. } => "not-loaded",
             Self::NoModelControl => "no-model-control",
+            Self::NoToken => "no-token",
+            Self::UnknownToken => "unknown-token",
+            Self::ModelForbidden { .. } => "model-forbidden",
+            Self::ControlForbidden { .. } => "control-forbidden",
             Self::Decode(error) => error.code(),
             Self::Encode(error) => error.code(),
             Self::Infer(error) => error.code(),
@@ -220,6 +242,9 @@ impl IntoResponse for Failure {
         let mut response = json(self.status(), &body);
         if self.retry() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, BEARER);
         }
         response
     }
@@ -322,6 +347,22 @@ mod tests {
                 413,
                 Code::ResourceExhausted,
                 "too-large",
+                false,
+            ),
+            (Failure::NoToken, 401, Code::Unauthenticated, "no-token", false),
+            (Failure::UnknownToken, 401, Code::Unauthenticated, "unknown-token", false),
+            (
+                Failure::ModelForbidden { model: model(), token: model() },
+                403,
+                Code::PermissionDenied,
+                "model-forbidden",
+                false,
+            ),
+            (
+                Failure::ControlForbidden { token: model() },
+                403,
+                Code::PermissionDenied,
+                "control-forbidden",
                 false,
             ),
             (Failure::SlowBody(Duration::ZERO), 408, Code::DeadlineExceeded, "slow-body", false),

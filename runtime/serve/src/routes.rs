@@ -11,7 +11,9 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
+use crate::auth::Grant;
 use crate::body::{self, BodyMemory};
+use crate::edge;
 use crate::extensions;
 use crate::forward;
 use crate::grpc;
@@ -90,7 +92,9 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
             .route(&format!("{model}/infer"), post(infer));
     }
     let router = router.merge(extensions::routes()).merge(grpc::routes(&app));
-    router.method_not_allowed_fallback(wrong_method).fallback(elsewhere).with_state(app)
+    let router = router.method_not_allowed_fallback(wrong_method).fallback(elsewhere);
+    // Round everything, what is merged above included.
+    edge::guard(router.with_state(app), settings)
 }
 
 async fn server() -> Response {
@@ -106,8 +110,10 @@ async fn ready(State(app): State<App>) -> Response {
     json(readiness(ready), &ReadyJson { ready })
 }
 
-async fn models(State(app): State<App>) -> Response {
-    json(StatusCode::OK, &ModelsJson { models: app.repository.names() })
+async fn models(State(app): State<App>, grant: Grant) -> Response {
+    let mut models = app.repository.names();
+    models.retain(|model| grant.allows(model));
+    json(StatusCode::OK, &ModelsJson { models })
 }
 
 async fn metrics(State(app): State<App>) -> Response {
@@ -117,15 +123,17 @@ async fn metrics(State(app): State<App>) -> Response {
     }
 }
 
-async fn metadata(State(app): State<App>, target: Target) -> Response {
-    match app.repository.peek(&target.model, target.version.as_deref()) {
+async fn metadata(State(app): State<App>, grant: Grant, target: Target) -> Response {
+    let peek = || app.repository.peek(&target.model, target.version.as_deref());
+    match grant.check(&target.model).and_then(|()| peek()) {
         Ok(live) => json(StatusCode::OK, &ModelJson::new(&live)),
         Err(failure) => failure.into_response(),
     }
 }
 
-async fn model_ready(State(app): State<App>, target: Target) -> Response {
-    let ready = match app.repository.model_ready(&target.model, target.version.as_deref()) {
+async fn model_ready(State(app): State<App>, grant: Grant, target: Target) -> Response {
+    let ready = || app.repository.model_ready(&target.model, target.version.as_deref());
+    let ready = match grant.check(&target.model).and_then(|()| ready()) {
         Ok(ready) => ready,
         Err(failure) => return failure.into_response(),
     };
@@ -134,6 +142,10 @@ async fn model_ready(State(app): State<App>, target: Target) -> Response {
 
 async fn infer(State(app): State<App>, target: Target, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    if let Err(failure) = Grant::of(&head.extensions).check(&target.model) {
+        body::discard(body).await;
+        return failure.into_response();
+    }
     infer::answer(&app, &target.model, target.version.as_deref(), &head.headers, body).await
 }
 

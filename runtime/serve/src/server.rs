@@ -1,5 +1,5 @@
-//! The listener: connections in, HTTP/1.1 and h2c on one port, and a shutdown that
-//! finishes what was begun.
+//! The listener: connections in, HTTP/1.1 and HTTP/2 on one port, plain or over TLS, and a
+//! shutdown that finishes what was begun.
 //!
 //! ```text
 //!  shutdown ──▶ not ready ──▶ stop accepting ──▶ idle connections close
@@ -7,6 +7,7 @@
 //!                                                `drain`; then the rest is cut off
 //! ```
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,16 +18,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use crate::edge;
 use crate::io::Prompt;
+use crate::peers::{PeerPlace, Peers};
 use crate::repository::Repository;
 use crate::routes;
 use crate::settings::ServeSettings;
+use crate::stall::{Unread, WriteTimeout};
+use crate::tls::Tls;
 
 /// Pause after the process ran out of file descriptors or memory for connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +43,18 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// How often a silent HTTP/2 client is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// HTTP/2 streams that a client has reset before they were looked at. More, and the connection
+/// ends: nobody opens streams only to reset them.
+const MAX_RESET_STREAMS: usize = 20;
+
+/// HTTP/2 streams that were reset since the client broke the protocol on them. A client that
+/// does so again and again is no client.
+const MAX_BROKEN_STREAMS: usize = 128;
+
+/// Bytes of one HTTP/2 answer that wait to be written: what a connection's window takes at
+/// once would be more, and for all streams together too much.
+const MAX_SEND_BUFFER: usize = 256 << 10;
 
 /// Smallest buffer that the HTTP library takes.
 const MIN_HEADERS: usize = 8 << 10;
@@ -108,8 +126,10 @@ impl Bound {
         let router = routes::router(repository.clone(), &self.settings);
         let http = Arc::new(http(&self.settings));
         let places = Arc::new(Semaphore::new(self.settings.max_connections.max(1)));
+        let peers = Peers::new(self.settings.max_peer_connections);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
+        let _reloads = reloads(&self.settings, &shutdown);
         loop {
             // Reap, so that the set stays as small as the number of connections.
             while connections.try_join_next().is_some() {}
@@ -118,15 +138,22 @@ impl Bound {
                 accepted = accept(&self.listener, &places) => accepted,
                 () = shutdown.cancelled() => break,
             };
-            let Some((stream, place)) = accepted else { continue };
+            let Some((stream, peer, place)) = accepted else { continue };
+            // Whoever has too many is closed at once, and learns it so.
+            let Some(peer_place) = peers.enter(peer.ip()) else { continue };
             let connection = Connection {
-                stream: Prompt::new(stream, self.settings.header_timeout),
-                place,
+                _places: (place, peer_place),
                 router: router.clone(),
                 http: Arc::clone(&http),
                 watcher: graceful.watcher(),
+                header_timeout: self.settings.header_timeout,
+                write_timeout: self.settings.write_timeout,
             };
-            connections.spawn(connection.run());
+            let stream = WriteTimeout::new(stream, self.settings.write_timeout);
+            match self.settings.tls.clone() {
+                None => connections.spawn(connection.run(stream)),
+                Some(tls) => connections.spawn(connection.secure(stream, tls, shutdown.clone())),
+            };
         }
         repository.drain();
         drop(self.listener);
@@ -134,18 +161,30 @@ impl Bound {
     }
 }
 
+/// Read files of the settings again when they change. Dropping the set ends it.
+fn reloads(settings: &ServeSettings, stop: &CancellationToken) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(tls) = &settings.tls {
+        tasks.spawn(tls.clone().keep(stop.clone()));
+    }
+    if let Some(auth) = &settings.auth {
+        tasks.spawn(auth.clone().keep(stop.clone()));
+    }
+    tasks
+}
+
 /// The next connection, when there is a place for it.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // Without it, the last packet of an answer waits for the client's
             // acknowledgement. A stream that refuses is closed already.
             let _ = stream.set_nodelay(true);
-            Some((stream, place))
+            Some((stream, peer, place))
         }
         Err(error) => {
             // One connection's mishap, or no descriptors: neither ends the server.
@@ -176,6 +215,9 @@ fn http(settings: &ServeSettings) -> Builder<TokioExecutor> {
         .max_concurrent_streams(settings.max_streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_BROKEN_STREAMS)
         .keep_alive_interval(PING_INTERVAL);
     http
 }
@@ -198,26 +240,62 @@ async fn drain(
 
 /// One client.
 struct Connection {
-    stream: Prompt<TcpStream>,
-    place: OwnedSemaphorePermit,
+    /// Held to its end.
+    _places: (OwnedSemaphorePermit, PeerPlace),
     router: Router,
     http: Arc<Builder<TokioExecutor>>,
     watcher: Watcher,
+    header_timeout: Duration,
+    write_timeout: Duration,
 }
 
 // === impl Connection ===
 
 impl Connection {
-    async fn run(self) {
-        let Self { stream, place, router, http, watcher } = self;
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            // A router is always ready, and its clone is a reference.
-            router.clone().call(request.map(axum::body::Body::new))
-        });
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(error, "connection ended early");
+    /// Shake hands first, in the time that a client has for its headers.
+    async fn secure(self, stream: WriteTimeout<TcpStream>, tls: Tls, stop: CancellationToken) {
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(self.header_timeout, tls.accept(stream)) => shaken,
+            // No request has been begun.
+            () = stop.cancelled() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.run(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
         }
-        drop(place);
+    }
+
+    async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
+        let Self { _places, router, http, watcher, header_timeout, write_timeout } = self;
+        let unread = Arc::new(Unread::default());
+        let answers = Arc::clone(&unread);
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let streams = request.version() == http::Version::HTTP_2;
+            let unread = streams.then(|| Arc::clone(&answers));
+            let refused = edge::wrong_coding(request.headers());
+            // A router is always ready, and its clone is a reference.
+            let mut router = router.clone();
+            async move {
+                let answer = match refused {
+                    Some(answer) => answer,
+                    None => router.call(request.map(axum::body::Body::new)).await?,
+                };
+                Ok::<_, Infallible>(match unread {
+                    Some(unread) => unread.watch(answer),
+                    None => answer,
+                })
+            }
+        });
+        let stream = TokioIo::new(Prompt::new(stream, header_timeout));
+        let connection = http.serve_connection(stream, service).into_owned();
+        tokio::select! {
+            done = watcher.watch(connection) => if let Err(error) = done {
+                tracing::debug!(error, "connection ended early");
+            },
+            () = unread.stuck(write_timeout) => {
+                tracing::debug!("connection ended: the client does not take its answers");
+            }
+        }
     }
 }

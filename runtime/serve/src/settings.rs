@@ -4,6 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::HeaderValue;
+
+use crate::auth::Auth;
+use crate::tls::Tls;
+
 /// Settings of a server.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
@@ -21,10 +26,23 @@ pub struct ServeSettings {
     pub header_timeout: Duration,
     /// Time that a client has for its body.
     pub body_timeout: Duration,
+    /// Time in which a client must take some of its answer. One that takes nothing is
+    /// disconnected, at the latest after twice this time.
+    pub write_timeout: Duration,
     /// Open connections; more wait in the listener's backlog.
     pub max_connections: usize,
+    /// Open connections of one address (for IPv6, of one /64 network); more are closed at
+    /// once.
+    pub max_peer_connections: usize,
     /// Requests at once on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Certificates. None: connections are not encrypted.
+    pub tls: Option<Tls>,
+    /// Who may call what. None: everybody may call everything.
+    pub auth: Option<Auth>,
+    /// Web pages of these origins may call from a browser; `*` stands for all. None: of no
+    /// other origin than the server's own.
+    pub cors_origins: Vec<HeaderValue>,
     /// Whether requests may load and unload models. Off: whoever reaches the port could
     /// otherwise take a model away.
     pub model_control: bool,
@@ -43,8 +61,15 @@ impl Default for ServeSettings {
             max_headers: 128 << 10,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             max_connections: 4096,
+            // Much for a program, and enough for a proxy through which all others come; still
+            // it leaves places for them.
+            max_peer_connections: 1024,
             max_streams: 256,
+            tls: None,
+            auth: None,
+            cors_origins: Vec::new(),
             model_control: false,
             // Kubernetes gives a pod 30 seconds by default.
             drain: Duration::from_secs(25),

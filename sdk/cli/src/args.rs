@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, infer, inspect, new, pack, run, shim, worker,
+    backend, bench, check, completions, infer, inspect, new, pack, run, shim, token, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -56,6 +56,7 @@ pub enum Command {
     Infer(infer::InferArgs),
     Bench(bench::BenchArgs),
     Backend(backend::BackendArgs),
+    Token(token::TokenArgs),
     Shim(shim::ShimArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]

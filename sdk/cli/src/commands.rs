@@ -10,6 +10,7 @@ pub mod new;
 pub mod pack;
 pub mod run;
 pub mod shim;
+pub mod token;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),
+        Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),

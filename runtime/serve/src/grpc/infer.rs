@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
 use tracing::Instrument as _;
 use wick_engine::ModelKind;
 
 use super::convert;
 use super::proto::{ModelInferRequest, ModelInferResponse};
+use crate::auth::Grant;
 use crate::body::Held;
 use crate::call::{self, Asks};
 use crate::codec::{Decoded, Identity};
@@ -19,19 +22,35 @@ use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
 use crate::routes::App;
+use crate::trace;
 use crate::turn::Tally;
+
+/// The metadata that names the caller's span, by W3C Trace Context.
+const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
+
+/// Who calls, as far as an inference must know.
+#[derive(Clone)]
+pub(super) struct Caller {
+    grant: Grant,
+    /// The caller's span, if it sends one.
+    trace: Option<[AsciiMetadataValue; 2]>,
+}
 
 /// Answer a request. `held` is what its bytes take, `left` what is left of the client's time.
 pub(super) async fn answer(
     app: &App,
+    caller: &Caller,
     message: ModelInferRequest,
     held: Held,
     left: Option<Duration>,
 ) -> Result<ModelInferResponse, Failure> {
+    caller.grant.check(&message.model_name)?;
     let version = super::service::version(&message.model_version);
     let live = app.repository.acquire(&message.model_name, version).await?;
-    let (model, version) = (live.name.as_str(), live.version.as_str());
-    let span = tracing::debug_span!("infer", model, version, id = message.id);
+    let span = trace::inference(&live, "grpc", |name| caller.header(name));
+    if !message.id.is_empty() {
+        span.record("id", &message.id);
+    }
     answer_live(app, &live, message, held, left).instrument(span).await
 }
 
@@ -53,6 +72,7 @@ async fn answer_live(
         Err(failure) => {
             tally.failed(failure.class());
             failure.log(&live.name, duration_us);
+            trace::failed(failure);
         }
     }
     result
@@ -85,4 +105,21 @@ async fn serve(
     let response = call::call(live, request, asks).await?;
     let who = Identity { model: &live.name, version: &live.version, id: id.as_deref() };
     Ok(convert::response(who, response, wants.binary)?)
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub fn of<T>(request: &Request<T>) -> Self {
+        let [parent, state] = TRACE_CONTEXT.map(|name| request.metadata().get(name).cloned());
+        let none = || AsciiMetadataValue::from_static("");
+        let trace = parent.map(|parent| [parent, state.unwrap_or_else(none)]);
+        Self { grant: Grant::of(request.extensions()), trace }
+    }
+
+    /// One of the headers of W3C Trace Context.
+    fn header(&self, name: &str) -> Option<&str> {
+        let at = TRACE_CONTEXT.iter().position(|known| *known == name)?;
+        self.trace.as_ref()?[at].to_str().ok()
+    }
 }

@@ -6,11 +6,14 @@ use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use wick_package::{Dim, TensorSpec};
 
+use super::infer::{self, Caller};
+use super::meter::Meter;
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::repository_index_response::ModelIndex;
 use super::proto::*;
-use super::{infer, meter::Meter, stream};
+use super::stream;
+use crate::auth::Grant;
 use crate::extensions::{self, Configuration, IndexEntry};
 use crate::metadata::{ModelJson, ServerJson};
 use crate::respond::Failure;
@@ -40,6 +43,11 @@ fn answered<T>(result: Result<T, Failure>) -> Answer<T> {
     result.map(Response::new).map_err(|failure| failure.to_status())
 }
 
+/// What the call may do.
+fn grant<T>(request: &Request<T>) -> Grant {
+    Grant::of(request.extensions())
+}
+
 /// What was counted of a call's messages.
 fn meter<T>(request: &Request<T>) -> Result<Meter, Status> {
     let meter = request.extensions().get::<Meter>().cloned();
@@ -62,8 +70,10 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
+        let grant = grant(&request);
         let ModelReadyRequest { name, version: asked } = request.into_inner();
-        let ready = self.app.repository.model_ready(&name, version(&asked));
+        let ready = || self.app.repository.model_ready(&name, version(&asked));
+        let ready = grant.check(&name).and_then(|()| ready());
         answered(ready.map(|ready| ModelReadyResponse { ready }))
     }
 
@@ -83,8 +93,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Answer<ModelMetadataResponse> {
+        let grant = grant(&request);
         let ModelMetadataRequest { name, version: asked } = request.into_inner();
-        let live = self.app.repository.peek(&name, version(&asked));
+        let peek = || self.app.repository.peek(&name, version(&asked));
+        let live = grant.check(&name).and_then(|()| peek());
         answered(live.map(|live| {
             let model = ModelJson::new(&live);
             let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
@@ -100,8 +112,9 @@ impl GrpcInferenceService for Inference {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         let meter = meter(&request)?;
+        let caller = Caller::of(&request);
         let message = request.into_inner();
-        answered(infer::answer(&self.app, message, meter.take(), meter.left()).await)
+        answered(infer::answer(&self.app, &caller, message, meter.take(), meter.left()).await)
     }
 
     type ModelStreamInferStream =
@@ -112,7 +125,8 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let meter = meter(&request)?;
-        let answers = stream::answers(self.app.clone(), meter, request.into_inner());
+        let caller = Caller::of(&request);
+        let answers = stream::answers(self.app.clone(), caller, meter, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -120,8 +134,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelConfigRequest>,
     ) -> Answer<ModelConfigResponse> {
+        let grant = grant(&request);
         let ModelConfigRequest { name, version: asked } = request.into_inner();
-        let live = self.app.repository.peek(&name, version(&asked));
+        let peek = || self.app.repository.peek(&name, version(&asked));
+        let live = grant.check(&name).and_then(|()| peek());
         answered(live.map(|live| {
             let config = Configuration::of(&live).into();
             ModelConfigResponse { config: Some(config) }
@@ -132,8 +148,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelStatisticsRequest>,
     ) -> Answer<ModelStatisticsResponse> {
+        let grant = grant(&request);
         let ModelStatisticsRequest { name, version: asked } = request.into_inner();
-        let live = extensions::counted(&self.app, version(&name), version(&asked));
+        let live = extensions::counted(&self.app, &grant, version(&name), version(&asked));
         answered(live.map(|live| {
             let model_stats =
                 live.iter().map(|live| extensions::Statistics::of(live).into()).collect();
@@ -145,7 +162,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Answer<RepositoryIndexResponse> {
-        let entries = extensions::entries(&self.app, request.into_inner().ready);
+        let grant = grant(&request);
+        let entries = extensions::entries(&self.app, &grant, request.into_inner().ready);
         let models = entries.into_iter().map(ModelIndex::from).collect();
         Ok(Response::new(RepositoryIndexResponse { models }))
     }
@@ -154,10 +172,14 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Answer<RepositoryModelLoadResponse> {
+        let grant = grant(&request);
         let message = request.into_inner();
         let model = named(message.model_name, message.repository_name);
         let parameters = message.parameters.keys().map(String::as_str);
-        let loaded = extensions::load_model(&self.app, &model, parameters).await;
+        let loaded = match grant.check_control(&model) {
+            Ok(()) => extensions::load_model(&self.app, &model, parameters).await,
+            Err(failure) => Err(failure),
+        };
         answered(
             loaded.map(|()| RepositoryModelLoadResponse { model_name: model, is_loaded: true }),
         )
@@ -167,9 +189,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Answer<RepositoryModelUnloadResponse> {
+        let grant = grant(&request);
         let message = request.into_inner();
         let model = named(message.model_name, message.repository_name);
-        let unloaded = extensions::unload_model(&self.app, &model).await;
+        let unloaded = match grant.check_control(&model) {
+            Ok(()) => extensions::unload_model(&self.app, &model).await,
+            Err(failure) => Err(failure),
+        };
         answered(
             unloaded
                 .map(|()| RepositoryModelUnloadResponse { model_name: model, is_unloaded: true }),

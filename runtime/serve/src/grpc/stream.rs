@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::infer;
+use super::infer::{self, Caller};
 use super::meter::Meter;
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::{
@@ -42,6 +42,7 @@ type Answer = Result<ModelStreamInferResponse, Status>;
 /// What one stream's pump works with.
 struct Pump {
     app: App,
+    caller: Caller,
     meter: Meter,
     requests: Streaming<ModelInferRequest>,
     work: JoinSet<ModelStreamInferResponse>,
@@ -54,11 +55,12 @@ struct Ends(AbortHandle);
 /// The answers to a stream of requests.
 pub(super) fn answers(
     app: App,
+    caller: Caller,
     meter: Meter,
     requests: Streaming<ModelInferRequest>,
 ) -> impl Stream<Item = Answer> {
     let (sender, receiver) = mpsc::channel(MAX_UNSENT);
-    let pump = Pump { app, meter, requests, work: JoinSet::new(), answers: sender };
+    let pump = Pump { app, caller, meter, requests, work: JoinSet::new(), answers: sender };
     let ends = Ends(tokio::spawn(pump.run()).abort_handle());
     ReceiverStream::new(receiver).map(move |answer| {
         let _ = &ends;
@@ -112,13 +114,15 @@ impl Pump {
     }
 
     fn begin(&mut self, message: ModelInferRequest) {
-        let (app, held, left) = (self.app.clone(), self.meter.take(), self.meter.left());
-        self.work.spawn(async move { answer(&app, message, held, left).await });
+        let (app, caller) = (self.app.clone(), self.caller.clone());
+        let (held, left) = (self.meter.take(), self.meter.left());
+        self.work.spawn(async move { answer(&app, &caller, message, held, left).await });
     }
 }
 
 async fn answer(
     app: &App,
+    caller: &Caller,
     mut message: ModelInferRequest,
     held: Held,
     left: Option<std::time::Duration>,
@@ -130,7 +134,8 @@ async fn answer(
         ..Default::default()
     };
     let asks_final = message.parameters.remove(ASKS_FINAL);
-    let (error_message, mut response) = match infer::answer(app, message, held, left).await {
+    let (error_message, mut response) = match infer::answer(app, caller, message, held, left).await
+    {
         Ok(response) => (String::new(), response),
         Err(failure) => (failure.to_string(), about),
     };

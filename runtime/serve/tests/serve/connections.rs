@@ -35,7 +35,7 @@ impl Running {
     }
 
     /// Send text on a connection of its own and read until the server closes it.
-    async fn exchange(&self, text: &str) -> String {
+    pub async fn exchange(&self, text: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -50,7 +50,7 @@ impl Running {
     }
 }
 
-fn post(body: &str, headers: &str) -> String {
+pub fn post(body: &str, headers: &str) -> String {
     format!(
         "POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n{headers}\r\n{body}",
         body.len()
@@ -58,7 +58,7 @@ fn post(body: &str, headers: &str) -> String {
 }
 
 /// Read one answer with a Content-Length from a connection that stays open.
-async fn answer(stream: &mut TcpStream) -> String {
+pub async fn answer(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     loop {
         let mut piece = [0; 4096];

@@ -1,10 +1,15 @@
 //! The server from outside: real packages, called in process and over sockets.
 
+mod auth;
 mod connections;
 mod cost;
 mod extensions;
+mod floods;
 mod grpc;
 mod guests;
 mod protocol;
 mod reload;
+mod slow;
+mod smuggling;
 mod support;
+mod tls;

@@ -9,6 +9,7 @@
 //! server that is not ready yet.
 
 mod banner;
+mod edge;
 mod grants;
 mod job;
 mod mqtt;
@@ -35,6 +36,7 @@ use crate::host::{self, Host, HostArgs};
 use crate::output::{self, Format};
 use crate::quantity;
 
+use edge::EdgeArgs;
 use grants::GrantArgs;
 use mqtt::MqttArgs;
 use signals::Signals;
@@ -79,6 +81,8 @@ pub struct RunArgs {
     #[arg(long)]
     check_config: bool,
     #[command(flatten)]
+    edge: EdgeArgs,
+    #[command(flatten)]
     grants: GrantArgs,
     #[command(flatten)]
     mqtt: MqttArgs,
@@ -98,7 +102,7 @@ struct Serving {
 pub fn run(args: RunArgs, format: Format) -> Outcome<ExitCode> {
     let env = |name: &str| std::env::var(name).ok();
     let grants = args.grants.grants(env)?;
-    args.mqtt.settings(&settings(&args), env)?;
+    args.mqtt.settings(&limits(&args), env)?;
     if args.check_config {
         return check_config(&args, format);
     }
@@ -114,7 +118,7 @@ async fn start(args: RunArgs, grants: Grants, format: Format) -> Outcome<ExitCod
     if !args.guest_args.is_empty() {
         return job::run(&args, &args.host.host()?, grants, &mut signals).await;
     }
-    let bound = Server::bind(settings(&args)).await.map_err(|error| bind_failure(&error));
+    let bound = Server::bind(settings(&args)?).await.map_err(|error| bind_failure(&error));
     let host = args.host.host()?;
     // Only loading tells whether a package is a command, which needs no port: a port
     // that is taken must not keep it from running.
@@ -168,9 +172,10 @@ async fn serve(
         Failure::repository(error).report(Format::Human);
     }
     serving.watch(args.watch).map_err(RunError::Failed)?;
-    let mqtt = args.mqtt.settings(&settings(args), |name| std::env::var(name).ok());
+    let mqtt = args.mqtt.settings(&limits(args), |name| std::env::var(name).ok());
     serving.mqtt(mqtt.map_err(RunError::Failed)?).map_err(RunError::Failed)?;
-    banner::print(serving.addr, &serving.repository, args.watch, format);
+    let url = format!("{}://{}", args.edge.scheme(), serving.addr);
+    banner::print(&url, &serving.repository, args.watch, format);
     signals.next().await;
     serving.end(signals, format).await.map_err(RunError::Failed)
 }
@@ -243,7 +248,14 @@ impl Serving {
     }
 }
 
-fn settings(args: &RunArgs) -> ServeSettings {
+fn settings(args: &RunArgs) -> Outcome<ServeSettings> {
+    let mut settings = limits(args);
+    args.edge.apply(&mut settings)?;
+    Ok(settings)
+}
+
+/// The settings that need no file.
+fn limits(args: &RunArgs) -> ServeSettings {
     let mut settings = ServeSettings {
         addr: args.addr,
         drain: args.drain,
@@ -283,6 +295,7 @@ fn load_failure(failures: &[(String, RepositoryError)]) -> Failure {
 }
 
 fn check_config(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
+    settings(args)?;
     let mut names = std::collections::BTreeMap::new();
     for path in &args.packages {
         let package = host::open(path)?;

@@ -8,6 +8,7 @@ mod messages;
 mod new;
 mod packages;
 mod pod;
+mod security;
 mod serving;
 mod support;
 mod worker;

@@ -1,8 +1,6 @@
 //! What is said when everything is ready: a few lines for people on stderr, or one line
 //! of JSON on stdout.
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
 use wick_engine::{Model, ModelKind};
 use wick_package::{Datatype, TensorSpec};
@@ -11,13 +9,12 @@ use wick_serve::Repository;
 use crate::commands::check;
 use crate::output::{self, Format};
 
-pub fn print(addr: SocketAddr, repository: &Repository, watch: bool, format: Format) {
+pub fn print(url: &str, repository: &Repository, watch: bool, format: Format) {
     let models: Vec<_> = repository
         .names()
         .iter()
         .filter_map(|name| Some(repository.peek(name, None).ok()?.model.clone()))
         .collect();
-    let url = format!("http://{addr}");
     match format {
         Format::Json => output::json(&json!({
             "ready": models.len() == repository.names().len(),
@@ -25,7 +22,7 @@ pub fn print(addr: SocketAddr, repository: &Repository, watch: bool, format: For
             "pid": std::process::id(),
             "models": models.iter().map(to_json).collect::<Vec<_>>(),
         })),
-        Format::Human | Format::Raw => eprint!("{}", to_text(&url, &models, watch)),
+        Format::Human | Format::Raw => eprint!("{}", to_text(url, &models, watch)),
     }
 }
 

@@ -1,0 +1,101 @@
+//! What a request passes before anything of it is looked at: origins of web pages, tokens.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
+use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::{Auth, Grant};
+use crate::body;
+use crate::codec::clip;
+use crate::grpc;
+use crate::respond::Failure;
+use crate::settings::ServeSettings;
+
+/// How long a browser may remember what it was permitted: long enough to ask rarely, short
+/// enough for an origin that is taken out.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Headers of answers that pages may read, beside those that they always may.
+const EXPOSED: [HeaderName; 2] =
+    [HeaderName::from_static("inference-header-content-length"), header::RETRY_AFTER];
+
+/// Put the edge round all paths.
+pub fn guard(router: Router, settings: &ServeSettings) -> Router {
+    let router = match &settings.auth {
+        None => router.layer(Extension(Grant::everything())),
+        Some(auth) => router.layer(middleware::from_fn_with_state(auth.clone(), authorize)),
+    };
+    match cors(&settings.cors_origins) {
+        // Outside: a browser asks without a token, and must be able to read a 401.
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// Put into a request what it may do, or refuse it.
+async fn authorize(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
+    match auth.grant(request.uri().path(), request.headers()) {
+        Ok(grant) => {
+            request.extensions_mut().insert(grant);
+            next.run(request).await
+        }
+        Err(failure) => refuse(failure, request).await,
+    }
+}
+
+/// Refuse a body that is coded in another way than `chunked`, once. The HTTP library takes
+/// `gzip, chunked` for chunked, and leaves the gzip to us.
+pub fn wrong_coding(headers: &HeaderMap) -> Option<Response> {
+    let mut all = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (all.next(), all.next()) {
+        (None, _) => return None,
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => return None,
+        _ => {}
+    }
+    let mut response = Failure::TransferCoding.into_response();
+    // Where the body ends may be another matter to a proxy: nothing after it is read.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
+}
+
+async fn refuse(failure: Failure, request: Request) -> Response {
+    tracing::info!(path = clip(request.uri().path()), error = %failure, "refused");
+    if grpc::is_grpc(request.headers()) {
+        return grpc::refused(&failure);
+    }
+    body::discard(request.into_body()).await;
+    failure.into_response()
+}
+
+/// None: no header is sent and no preflight answered, so browsers let no other origin in.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let origin = match origins {
+        [] => return None,
+        all if all.iter().any(|origin| origin == "*") => AllowOrigin::any(),
+        all => AllowOrigin::list(all.iter().cloned()),
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST])
+        // A list would have to name `Authorization`, which `*` does not stand for.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(EXPOSED)
+        .max_age(CORS_MAX_AGE);
+    Some(layer)
+}
+
+impl<S: Sync> FromRequestParts<S> for Grant {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
+}
