@@ -85,7 +85,7 @@ pub async fn read(
         return Err(too_large());
     }
     let end = Instant::now() + limits.timeout;
-    let mut held = Held { memory: Arc::clone(memory), bytes: 0 };
+    let mut held = Held::new(memory);
     let mut joined: Option<(BytesMut, usize)> = None;
     let mut total = 0_u64;
     loop {
@@ -131,7 +131,7 @@ pub async fn discard(mut body: Body) {
 
 /// A buffer in which offset `align_at` of the body will be aligned, and the padding
 /// before the body that this takes.
-fn start(declared: Option<u64>, align_at: usize) -> (BytesMut, usize) {
+pub fn start(declared: Option<u64>, align_at: usize) -> (BytesMut, usize) {
     let len = declared.unwrap_or(FIRST_ALLOCATION).min(MAX_FIRST_ALLOCATION);
     let mut buffer = BytesMut::with_capacity(len as usize + ALIGNMENT);
     let tensors = buffer.as_ptr().wrapping_add(align_at % ALIGNMENT);
@@ -155,7 +155,19 @@ impl BodyMemory {
 }
 
 impl Held {
-    fn grow(&mut self, more: u64) -> bool {
+    /// Nothing yet.
+    pub fn new(memory: &Arc<BodyMemory>) -> Self {
+        Self { memory: Arc::clone(memory), bytes: 0 }
+    }
+
+    /// Nothing yet, of the same memory.
+    pub fn another(&self) -> Self {
+        Self::new(&self.memory)
+    }
+
+    /// Take more; false if there is not so much.
+    #[must_use]
+    pub fn grow(&mut self, more: u64) -> bool {
         let taken = self
             .memory
             .left

@@ -14,6 +14,7 @@ mod admission;
 mod body;
 mod call;
 pub mod codec;
+mod compression;
 mod extensions;
 mod forward;
 mod gate;

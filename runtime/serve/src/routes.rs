@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::header::{self, HeaderValue};
@@ -12,6 +13,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::body::{self, BodyMemory};
+use crate::compression;
 use crate::extensions;
 use crate::forward;
 use crate::infer;
@@ -83,12 +85,14 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
         .route("/v2/models", get(models))
         .route("/metrics", get(metrics));
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
-        router = router
-            .route(model, get(metadata))
-            .route(&format!("{model}/ready"), get(model_ready))
-            .route(&format!("{model}/infer"), post(infer));
+        router =
+            router.route(model, get(metadata)).route(&format!("{model}/ready"), get(model_ready));
     }
-    let router = router.merge(extensions::routes());
+    let mut router = router.merge(extensions::routes()).layer(from_fn(compression::layer));
+    // Not below the layer: an inference compresses its answer itself.
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        router = router.route(&format!("{model}/infer"), post(infer));
+    }
     router.method_not_allowed_fallback(wrong_method).fallback(elsewhere).with_state(app)
 }
 

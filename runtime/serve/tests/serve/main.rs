@@ -1,5 +1,6 @@
 //! The server from outside: real packages, called in process and over sockets.
 
+mod compression;
 mod connections;
 mod cost;
 mod extensions;

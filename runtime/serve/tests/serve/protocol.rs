@@ -164,7 +164,7 @@ async fn headers_that_make_no_sense_are_refused() {
     }
     let past = call("inference-header-content-length", &["100000"]).await;
     assert_eq!(past.json()["code"], "bad-header-length");
-    assert_eq!(call("content-encoding", &["gzip"]).await.status.as_u16(), 415);
+    assert_eq!(call("content-encoding", &["br"]).await.status.as_u16(), 415);
     assert_eq!(call("content-encoding", &["identity"]).await.status.as_u16(), 200);
     assert_eq!(call("wick-timeout-ms", &["soon"]).await.status.as_u16(), 400);
     assert_eq!(call("wick-timeout-ms", &["5000"]).await.status.as_u16(), 200);
