@@ -22,6 +22,8 @@ mod infer;
 mod io;
 mod metadata;
 mod metrics;
+mod openapi;
+mod page;
 mod repository;
 mod respond;
 mod routes;

@@ -18,6 +18,8 @@ use crate::extensions;
 use crate::forward;
 use crate::infer;
 use crate::metadata::{LiveJson, ModelJson, ModelReadyJson, ModelsJson, ReadyJson, ServerJson};
+use crate::openapi;
+use crate::page;
 use crate::repository::{Live, Repository};
 use crate::respond::{Failure, json};
 use crate::settings::ServeSettings;
@@ -33,6 +35,8 @@ pub(crate) struct App {
     pub body_timeout: Duration,
     /// Whether requests may load and unload models.
     pub model_control: bool,
+    /// Whether there is a page for people.
+    pub page: bool,
 }
 
 /// `{model}`, or `{model}` and `{version}`.
@@ -76,6 +80,7 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
         max_body: settings.max_body,
         body_timeout: settings.body_timeout,
         model_control: settings.model_control,
+        page: settings.page,
     };
     let mut router = Router::new()
         .route("/v2", get(server))
@@ -83,7 +88,11 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
         .route("/v2/models", get(models))
+        .route("/v2/openapi.json", get(openapi))
         .route("/metrics", get(metrics));
+    if settings.page {
+        router = router.route(page::PATH, get(page::answer));
+    }
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
         router =
             router.route(model, get(metadata)).route(&format!("{model}/ready"), get(model_ready));
@@ -111,6 +120,10 @@ async fn ready(State(app): State<App>) -> Response {
 
 async fn models(State(app): State<App>) -> Response {
     json(StatusCode::OK, &ModelsJson { models: app.repository.names() })
+}
+
+async fn openapi(State(app): State<App>) -> Response {
+    json(StatusCode::OK, &openapi::document(&app.repository.names(), app.page))
 }
 
 async fn metrics(State(app): State<App>) -> Response {
@@ -151,6 +164,12 @@ async fn elsewhere(State(app): State<App>, request: Request) -> Response {
         let (head, body) = request.into_parts();
         body::discard(body).await;
         return Failure::unknown_path(head.uri.path()).into_response();
+    }
+    if app.page && page::is_front_door(request.method(), request.uri().path()) {
+        // A package that answers HTTP itself may have `/` for its own.
+        if let Err(Failure::UnknownPath(_)) = app.repository.http_target("/") {
+            return page::lead();
+        }
     }
     forward::answer(&app, request).await
 }

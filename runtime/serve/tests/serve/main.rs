@@ -5,6 +5,7 @@ mod connections;
 mod cost;
 mod extensions;
 mod guests;
+mod page;
 mod protocol;
 mod reload;
 mod support;

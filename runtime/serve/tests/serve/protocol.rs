@@ -58,7 +58,7 @@ async fn health_and_metadata_are_json_as_clients_expect() {
 async fn what_is_not_there_is_404_and_a_wrong_method_is_405_in_json() {
     let fixture = Fixture::adding(1.0, "").await;
     for (path, why) in [
-        ("/", "nothing at /"),
+        ("/nothing", "nothing at /"),
         ("/v2/nothing", "nothing at"),
         ("/v2/models/m/nothing", "nothing at"),
         ("/v2/models/x", "model `x` is unknown; this server has m"),
