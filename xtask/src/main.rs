@@ -13,6 +13,7 @@ mod bench;
 mod clients;
 mod cluster;
 mod counted;
+mod debian;
 mod demo;
 mod e2e;
 mod examples;
@@ -23,6 +24,7 @@ mod lock;
 mod models;
 mod onnx;
 mod onnxruntime;
+mod page;
 mod pip;
 mod report;
 mod server;
@@ -51,6 +53,7 @@ usage: cargo xtask COMMAND
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
   tidy                the house rules
   clients             call the examples with clients of other servers
+  page                the page of a server in a real browser (Debian's chromium)
   cluster up|down|status|env|exec
                       a Kubernetes cluster of one node; `cluster help` says more
   e2e SUITE [NAME] [--containerd VERSION]
@@ -94,6 +97,12 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             setup::run(&house)?;
             bench::build(&house)?;
             clients::run(&house).map(|counts| println!("{counts}"))
+        }
+        "page" => {
+            setup::run(&house)?;
+            bench::build(&house)?;
+            page::run(&house, rest.iter().any(|arg| arg == "--install"))
+                .map(|counts| println!("{counts}"))
         }
         "cluster" => cluster::run(&house, rest),
         "e2e" => e2e::run(&house, rest),
