@@ -75,6 +75,22 @@ def a_passthrough_model_answers(client: triton.InferenceServerClient) -> None:
     assert first["shape"][0] == 1
 
 
+def bodies_are_compressed_both_ways(client: triton.InferenceServerClient) -> None:
+    tensor = triton.InferInput("x", [64, 3, 8, 8], "FP32")
+    for binary in [True, False]:
+        tensor.set_data_from_numpy(np.zeros([64, 3, 8, 8], np.float32), binary_data=binary)
+        name = client.get_model_metadata("passthrough")["outputs"][0]["name"]
+        outputs = [triton.InferRequestedOutput(name, binary_data=False)]
+        want = client.infer("passthrough", [tensor], outputs=outputs).as_numpy(name)
+        for algorithm in ["gzip", "deflate"]:
+            compressed = {
+                "request_compression_algorithm": algorithm,
+                "response_compression_algorithm": algorithm,
+            }
+            result = client.infer("passthrough", [tensor], outputs=outputs, **compressed)
+            assert np.array_equal(result.as_numpy(name), want), algorithm
+
+
 def statistics_and_configuration_are_there(client: triton.InferenceServerClient) -> None:
     before = client.get_inference_statistics("filetype")["model_stats"][0]["inference_count"]
     client.infer("filetype", [file_input(SCRIPT, binary=True)])
@@ -131,6 +147,7 @@ CHECKS: list[Callable[[triton.InferenceServerClient], None]] = [
     request_ids_come_back,
     several_requests_in_flight,
     a_passthrough_model_answers,
+    bodies_are_compressed_both_ways,
     statistics_and_configuration_are_there,
     models_are_unloaded_and_loaded,
     mistakes_are_reported_in_words,

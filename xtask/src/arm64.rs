@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::server::Server;
 use crate::tools::{self, find_on_path};
-use crate::{http, setup};
+use crate::{debian, http, setup};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const PROFILE: &str = "cross";
@@ -47,17 +47,6 @@ pub fn missing() -> Option<String> {
     (!missing.is_empty()).then(|| missing.join(" and "))
 }
 
-/// Install Debian's packages; needs root.
-pub fn install() -> anyhow::Result<()> {
-    ensure!(find_on_path("apt-get").is_some(), "there is no apt-get to install {PACKAGES:?} with");
-    let mut update = Command::new("apt-get");
-    tools::output(update.args(["-qq", "update"])).context("read Debian's list of packages")?;
-    let mut install = Command::new("apt-get");
-    install.args(["-qq", "install", "-y", "--no-install-recommends"]).args(PACKAGES);
-    install.env("DEBIAN_FRONTEND", "noninteractive");
-    tools::output(&mut install).map(drop)
-}
-
 /// Set up, build, run, ask. With `may_install`, system packages that are missing are added.
 pub fn run(house: &House, may_install: bool) -> anyhow::Result<()> {
     setup::run(house)?;
@@ -66,7 +55,7 @@ pub fn run(house: &House, may_install: bool) -> anyhow::Result<()> {
             bail!("{missing} not found (Debian: apt-get install {})", PACKAGES.join(" "));
         }
         eprintln!("arm64: installing {}", PACKAGES.join(", "));
-        install()?;
+        debian::install(&PACKAGES)?;
     }
     setup::add_target(house, TARGET)?;
     build(house)?;

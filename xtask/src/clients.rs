@@ -12,26 +12,31 @@ use crate::report::Counts;
 use crate::server::Server;
 use crate::tools;
 
-/// Where the pinned clients are listed, and the script that drives them.
+/// Where the pinned clients are listed, and the scripts that drive them.
 const REQUIREMENTS: &str = "e2e/clients/requirements.txt";
-const SCRIPT: &str = "e2e/clients/tritonclient_rest.py";
+const SCRIPTS: [&str; 2] = ["e2e/clients/tritonclient_rest.py", "e2e/clients/rest.py"];
 
 /// Longest start of a server with cold caches.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Serve the examples and run the clients' script; its last line counts its checks.
+/// Serve the examples and run the clients' scripts; the last line of each counts its checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
     let python = environment(house, REQUIREMENTS)?;
     let mut wick = serve(house, &["filetype", "passthrough"]);
     wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
-    let mut script = Command::new(python);
-    script.arg(house.root.join(SCRIPT)).arg(server.addr.to_string()).stdin(Stdio::null());
-    let output = script.output().context("run the clients")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    let mut counts = Counts::default();
+    for name in SCRIPTS {
+        let mut script = Command::new(&python);
+        script.arg(house.root.join(name)).arg(server.addr.to_string()).stdin(Stdio::null());
+        let output = script.output().with_context(|| format!("run {name}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        let told = text.lines().rev().find_map(Counts::parse);
+        counts = counts.plus(told.with_context(|| format!("{name} told no result"))?);
+    }
     server.stop()?;
-    text.lines().rev().find_map(Counts::parse).context("the clients' script told no result")
+    Ok(counts)
 }
 
 /// `wick run` on examples, on a free port.

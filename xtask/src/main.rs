@@ -13,6 +13,7 @@ mod bench;
 mod clients;
 mod cluster;
 mod counted;
+mod debian;
 mod demo;
 mod e2e;
 mod examples;
@@ -24,6 +25,7 @@ mod models;
 mod mqtt;
 mod onnx;
 mod onnxruntime;
+mod page;
 mod pip;
 mod report;
 mod server;
@@ -53,6 +55,7 @@ usage: cargo xtask COMMAND
   tidy                the house rules
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
+  page                the page of a server in a real browser (Debian's chromium)
   cluster up|down|status|env|exec
                       a Kubernetes cluster of one node; `cluster help` says more
   e2e SUITE [NAME] [--containerd VERSION]
@@ -103,6 +106,12 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             let counts = mqtt::run(&house, rest.first().map(String::as_str))?;
             anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
             Ok(())
+        }
+        "page" => {
+            setup::run(&house)?;
+            bench::build(&house)?;
+            page::run(&house, rest.iter().any(|arg| arg == "--install"))
+                .map(|counts| println!("{counts}"))
         }
         "cluster" => cluster::run(&house, rest),
         "e2e" => e2e::run(&house, rest),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, mqtt, setup, tidy};
+use crate::{arm64, bench, clients, cluster, counted, e2e, mqtt, page, setup, tidy};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,6 +107,12 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
         report.nothing_ignored();
     } else {
         leave_out(report, ci, "pods in a Kubernetes cluster (needs root, and --cluster)")?;
+    }
+    match page::missing() {
+        Some(missing) if !(machine && root) => {
+            leave_out(report, ci, &format!("the page in a browser ({missing} not found)"))?;
+        }
+        _ => report.step("page", || page::run(house, machine && root))?,
     }
     match arm64::missing() {
         Some(missing) if !(machine && root) => {

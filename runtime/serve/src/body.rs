@@ -131,7 +131,7 @@ pub async fn discard(mut body: Body) {
 
 /// A buffer in which offset `align_at` of the body will be aligned, and the padding
 /// before the body that this takes.
-fn start(declared: Option<u64>, align_at: usize) -> (BytesMut, usize) {
+pub fn start(declared: Option<u64>, align_at: usize) -> (BytesMut, usize) {
     let len = declared.unwrap_or(FIRST_ALLOCATION).min(MAX_FIRST_ALLOCATION);
     let mut buffer = BytesMut::with_capacity(len as usize + ALIGNMENT);
     let tensors = buffer.as_ptr().wrapping_add(align_at % ALIGNMENT);
@@ -171,7 +171,13 @@ impl Held {
         std::mem::replace(self, nothing)
     }
 
-    /// Hold more, if there is as much left.
+    /// Nothing yet, of the same memory.
+    pub fn another(&self) -> Self {
+        Self::of(&self.memory)
+    }
+
+    /// Hold more; false if there is not so much left.
+    #[must_use]
     pub fn grow(&mut self, more: u64) -> bool {
         let taken = self
             .memory

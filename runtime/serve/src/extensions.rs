@@ -21,6 +21,7 @@ use wick_package::{Datatype, Dim, TensorSpec};
 use crate::auth::Grant;
 use crate::body::{self, BodyLimits};
 use crate::codec::{DecodeError, clip};
+use crate::compression;
 use crate::repository::{Live, ModelStatus, RepositoryError, State as ModelState};
 use crate::respond::{Failure, json};
 use crate::routes::{App, Target};
@@ -283,7 +284,15 @@ async fn body_of<T: for<'a> Deserialize<'a> + Default>(
         timeout: app.body_timeout,
         align_at: 0,
     };
-    let (bytes, _held) = body::read(request.into_body(), &limits, &app.memory).await?;
+    let coding = match compression::of_request(request.headers()) {
+        Ok(coding) => coding,
+        Err(failure) => {
+            body::discard(request.into_body()).await;
+            return Err(failure);
+        }
+    };
+    let (bytes, _held) =
+        compression::read(coding, request.into_body(), &limits, &app.memory).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }

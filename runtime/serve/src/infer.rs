@@ -16,6 +16,7 @@ use wick_engine::{InferResponse, ModelKind};
 use crate::body::{self, BodyLimits, Pieces};
 use crate::call::{self, Asks};
 use crate::codec::{self, DecodeError, Decoded, Encoded, Identity, Wants};
+use crate::compression::{self, Coding};
 use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
@@ -64,7 +65,7 @@ async fn answer_live(app: &App, live: &Arc<Live>, headers: &HeaderMap, body: Bod
         Ok(encoded) => {
             tally.succeeded();
             tracing::debug!(status = 200, duration_us, "answered");
-            respond(encoded)
+            compression::compressed(respond(encoded), compression::wanted(headers)).await
         }
         Err(failure) => {
             tally.failed(failure.class());
@@ -92,7 +93,7 @@ async fn serve(
     let limits =
         BodyLimits { max, whose, timeout: app.body_timeout, align_at: head.length.unwrap_or(0) };
     // Held until the answer is made, since the inputs are slices of the body.
-    let (body, _held) = body::read(body, &limits, &app.memory).await?;
+    let (body, _held) = compression::read(head.coding, body, &limits, &app.memory).await?;
     let decoded = decode(live, head.length, body).await?;
     let Decoded { request, wants, timeout } = decoded;
     tracing::Span::current().record("id", request.id.as_deref());
@@ -106,6 +107,7 @@ async fn serve(
 
 /// What the headers say of the body.
 struct Head {
+    coding: Option<Coding>,
     length: Option<usize>,
     timeout: Option<Duration>,
 }
@@ -114,12 +116,7 @@ fn head(live: &Live, headers: &HeaderMap) -> Result<Head, Failure> {
     if live.model.kind() == ModelKind::Http {
         return Err(Failure::NotTensors { model: live.name.clone() });
     }
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && encoding.as_bytes() != b"identity"
-    {
-        let encoding = String::from_utf8_lossy(encoding.as_bytes());
-        return Err(Failure::ContentEncoding(codec::clip(&encoding)));
-    }
+    let coding = compression::of_request(headers)?;
     let mut lengths = headers.get_all(HEADER_LENGTH).iter();
     let length = match (lengths.next(), lengths.next()) {
         (None, _) => None,
@@ -136,7 +133,7 @@ fn head(live: &Live, headers: &HeaderMap) -> Result<Head, Failure> {
             return Err(DecodeError::Request(text).into());
         }
     };
-    Ok(Head { length, timeout: timeout.filter(|timeout| !timeout.is_zero()) })
+    Ok(Head { coding, length, timeout: timeout.filter(|timeout| !timeout.is_zero()) })
 }
 
 /// A number of bytes: digits and nothing else, not even a sign.

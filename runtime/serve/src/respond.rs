@@ -16,6 +16,7 @@ use wick_engine::InferError;
 use wick_package::Reason;
 
 use crate::codec::{DecodeError, EncodeError, clip};
+use crate::compression;
 use crate::repository::State;
 
 /// Seconds after which a client that was turned away may try again. A queue that is
@@ -45,7 +46,7 @@ pub enum Failure {
     UnknownVersion { model: String, version: String, have: String },
     #[error("model `{model}` answers HTTP itself: call it at its own paths, not with /infer")]
     NotTensors { model: String },
-    #[error("Content-Encoding `{0}` is not supported: send the body uncompressed")]
+    #[error("Content-Encoding `{0}` is not supported: send zstd, gzip, deflate or none")]
     ContentEncoding(String),
     #[error("the only Transfer-Encoding is `chunked`, once: send Content-Length, or that")]
     TransferCoding,
@@ -55,6 +56,8 @@ pub enum Failure {
     SlowBody(Duration),
     #[error("the body broke off: {0}")]
     BrokenBody(String),
+    #[error("the body is not valid {coding}: {detail}")]
+    Compressed { coding: &'static str, detail: String },
     #[error("the server holds as many bytes of requests as it may")]
     OutOfBodyMemory,
     #[error("model `{model}` has as many requests waiting as it may")]
@@ -113,6 +116,7 @@ impl Failure {
             Self::Decode(_)
             | Self::Encode(EncodeError::NoJsonForm { .. } | EncodeError::NoTypedForm { .. })
             | Self::BrokenBody(_)
+            | Self::Compressed { .. }
             | Self::NotTensors { .. }
             // Triton's status for it; what was live goes on serving.
             | Self::NotLoaded { .. }
@@ -216,6 +220,7 @@ impl Reason for Failure {
             Self::TooLarge { .. } => "too-large",
             Self::SlowBody(_) => "slow-body",
             Self::BrokenBody(_) => "broken-body",
+            Self::Compressed { .. } => "bad-compression",
             Self::OutOfBodyMemory => "out-of-body-memory",
             Self::QueueFull { .. } => "queue-full",
             Self::WaitedTooLong { .. } => "waited-too-long",
@@ -245,6 +250,9 @@ impl IntoResponse for Failure {
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, BEARER);
+        }
+        if let Self::ContentEncoding(_) = self {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, compression::ACCEPTED);
         }
         response
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::header::{self, HeaderValue};
@@ -13,12 +14,15 @@ use http::{Method, StatusCode};
 
 use crate::auth::Grant;
 use crate::body::{self, BodyMemory};
+use crate::compression;
 use crate::edge;
 use crate::extensions;
 use crate::forward;
 use crate::grpc;
 use crate::infer;
 use crate::metadata::{LiveJson, ModelJson, ModelReadyJson, ModelsJson, ReadyJson, ServerJson};
+use crate::openapi;
+use crate::page;
 use crate::repository::{Live, Repository};
 use crate::respond::{Failure, json};
 use crate::settings::ServeSettings;
@@ -34,6 +38,8 @@ pub(crate) struct App {
     pub body_timeout: Duration,
     /// Whether requests may load and unload models.
     pub model_control: bool,
+    /// Whether there is a page for people.
+    pub page: bool,
 }
 
 /// `{model}`, or `{model}` and `{version}`.
@@ -77,6 +83,7 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
         max_body: settings.max_body,
         body_timeout: settings.body_timeout,
         model_control: settings.model_control,
+        page: settings.page,
     };
     let mut router = Router::new()
         .route("/v2", get(server))
@@ -84,14 +91,21 @@ pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
         .route("/v2/models", get(models))
+        .route("/v2/openapi.json", get(openapi))
         .route("/metrics", get(metrics));
-    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
-        router = router
-            .route(model, get(metadata))
-            .route(&format!("{model}/ready"), get(model_ready))
-            .route(&format!("{model}/infer"), post(infer));
+    if settings.page {
+        router = router.route(page::PATH, get(page::answer));
     }
-    let router = router.merge(extensions::routes()).merge(grpc::routes(&app));
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        router =
+            router.route(model, get(metadata)).route(&format!("{model}/ready"), get(model_ready));
+    }
+    let mut router = router.merge(extensions::routes()).layer(from_fn(compression::layer));
+    // Not below the layer: an inference compresses its answer itself.
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        router = router.route(&format!("{model}/infer"), post(infer));
+    }
+    let router = router.merge(grpc::routes(&app));
     let router = router.method_not_allowed_fallback(wrong_method).fallback(elsewhere);
     // Round everything, what is merged above included.
     edge::guard(router.with_state(app), settings)
@@ -114,6 +128,12 @@ async fn models(State(app): State<App>, grant: Grant) -> Response {
     let mut models = app.repository.names();
     models.retain(|model| grant.allows(model));
     json(StatusCode::OK, &ModelsJson { models })
+}
+
+async fn openapi(State(app): State<App>, grant: Grant) -> Response {
+    let mut models = app.repository.names();
+    models.retain(|model| grant.allows(model));
+    json(StatusCode::OK, &openapi::document(&models, app.page))
 }
 
 async fn metrics(State(app): State<App>) -> Response {
@@ -161,6 +181,12 @@ async fn elsewhere(State(app): State<App>, request: Request) -> Response {
         body::discard(body).await;
         let failure = Failure::unknown_path(head.uri.path());
         return if grpc { grpc::unknown(&failure) } else { failure.into_response() };
+    }
+    if app.page && page::is_front_door(request.method(), request.uri().path()) {
+        // A package that answers HTTP itself may have `/` for its own.
+        if let Err(Failure::UnknownPath(_)) = app.repository.http_target("/") {
+            return page::lead();
+        }
     }
     forward::answer(&app, request).await
 }

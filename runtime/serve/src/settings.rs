@@ -46,6 +46,8 @@ pub struct ServeSettings {
     /// Whether requests may load and unload models. Off: whoever reaches the port could
     /// otherwise take a model away.
     pub model_control: bool,
+    /// Whether there is a page for people, at `/v2/page` and behind `/`.
+    pub page: bool,
     /// Time that requests have to finish when the server shuts down.
     pub drain: Duration,
 }
@@ -71,6 +73,7 @@ impl Default for ServeSettings {
             auth: None,
             cors_origins: Vec::new(),
             model_control: false,
+            page: true,
             // Kubernetes gives a pod 30 seconds by default.
             drain: Duration::from_secs(25),
         }

@@ -146,6 +146,22 @@ async fn the_only_http_guest_gets_every_path_but_the_servers_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_is_the_only_http_guest_s_and_the_page_has_its_own_path() {
+    let root = async |fixture: &Fixture| {
+        let request = Request::get("/").header("host", "localhost").body(Body::empty());
+        fixture.call(request.unwrap()).await.status.as_u16()
+    };
+    let fixture = packages(&[("web", "web", "")]).await;
+    assert_eq!(root(&fixture).await, 503, "it may become the guest's");
+    assert!(fixture.repository.load_all().await.is_empty());
+    assert_eq!(root(&fixture).await, 404, "the guest has nothing there");
+    assert_eq!(fixture.get("/v2/page").await.status.as_u16(), 200);
+    let fixture = packages(&[("a", "web", ""), ("b", "web", "")]).await;
+    assert!(fixture.repository.load_all().await.is_empty());
+    assert_eq!(root(&fixture).await, 307, "nobody's: it leads to the page");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_http_guests_are_called_below_their_names() {
     let fixture = packages(&[("a", "web", ""), ("b", "web", ""), ("m", "hostile", TENSORS)]).await;
     assert!(fixture.repository.load_all().await.is_empty());

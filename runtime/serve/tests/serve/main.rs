@@ -1,12 +1,14 @@
 //! The server from outside: real packages, called in process and over sockets.
 
 mod auth;
+mod compression;
 mod connections;
 mod cost;
 mod extensions;
 mod floods;
 mod grpc;
 mod guests;
+mod page;
 mod protocol;
 mod reload;
 mod slow;

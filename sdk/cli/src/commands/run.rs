@@ -71,6 +71,9 @@ pub struct RunArgs {
     /// Let requests load and unload models (/v2/repository), as Triton's explicit mode does
     #[arg(long)]
     model_control: bool,
+    /// Serve no page for people at /v2/page
+    #[arg(long)]
+    no_page: bool,
     /// Time that requests have to finish after the first signal
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration)]
     drain: Duration,
@@ -260,6 +263,7 @@ fn limits(args: &RunArgs) -> ServeSettings {
         addr: args.addr,
         drain: args.drain,
         model_control: args.model_control,
+        page: !args.no_page,
         ..Default::default()
     };
     if let Some(max_body) = args.max_body {

@@ -1,0 +1,83 @@
+//! `cargo xtask page`: the page of a running wick in a real browser, Debian's Chromium,
+//! driven by Playwright from a virtual environment among the caches. Pictures of it are left
+//! in the target folder.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::house::House;
+use crate::report::Counts;
+use crate::server::Server;
+use crate::tools::{Scratch, find_on_path};
+use crate::{clients, debian};
+
+/// Where the driver is pinned, and the script that looks.
+const REQUIREMENTS: &str = "e2e/page/requirements.txt";
+const SCRIPT: &str = "e2e/page/page.py";
+
+const BROWSER: &str = "chromium";
+
+/// Debian's packages: the browser, and letters to write with.
+const PACKAGES: [&str; 2] = ["chromium", "fonts-dejavu-core"];
+
+/// Longest start of a server with cold caches.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A package whose words would be code if the page let them.
+const HOSTILE: &str = "\
+[package]
+name = \"hostile\"
+version = \"1.0.0\"
+description = \"<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>\"
+
+[[graph]]
+name = \"cls\"
+path = \"model.onnx\"
+";
+
+/// What this machine lacks for it.
+pub fn missing() -> Option<&'static str> {
+    find_on_path(BROWSER).is_none().then_some(BROWSER)
+}
+
+/// Serve the examples and look at the page; the script's last line counts its checks. With
+/// `may_install`, a browser that is missing is added.
+pub fn run(house: &House, may_install: bool) -> anyhow::Result<Counts> {
+    if let Some(missing) = missing() {
+        if !may_install {
+            bail!("{missing} not found (Debian: apt-get install {})", PACKAGES.join(" "));
+        }
+        eprintln!("page: installing {}", PACKAGES.join(", "));
+        debian::install(&PACKAGES)?;
+    }
+    let browser = find_on_path(BROWSER).with_context(|| format!("{BROWSER} is not on PATH"))?;
+    let python = clients::environment(house, REQUIREMENTS)?;
+    let scratch = Scratch::new("page")?;
+    let hostile = scratch.path().join("hostile");
+    write_hostile(house, &hostile)?;
+    let pictures = house.target.join("page");
+    fs::create_dir_all(&pictures)?;
+    let mut wick = clients::serve(house, &["filetype", "passthrough"]);
+    let server = Server::start(wick.arg(&hostile).arg("--model-control"), START_TIMEOUT)?;
+    let mut script = Command::new(python);
+    script.arg(house.root.join(SCRIPT)).arg(server.addr.to_string()).arg(browser);
+    script.arg(&hostile).arg(&pictures).stdin(Stdio::null());
+    let output = script.output().context("run the browser's script")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    server.stop()?;
+    text.lines().rev().find_map(Counts::parse).context("the browser's script told no result")
+}
+
+fn write_hostile(house: &House, folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir(folder)?;
+    fs::write(folder.join("wick.toml"), HOSTILE)?;
+    let model = house.examples().join("passthrough/model.onnx");
+    fs::copy(&model, folder.join("model.onnx"))
+        .with_context(|| format!("copy {}", model.display()))
+        .map(drop)
+}
