@@ -34,6 +34,7 @@ mod shim;
 mod test;
 mod tidy;
 mod tools;
+mod traces;
 
 use std::process::ExitCode;
 

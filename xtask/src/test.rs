@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, mqtt, page, setup, tidy};
+use crate::{arm64, bench, clients, cluster, counted, e2e, mqtt, page, setup, tidy, traces};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,6 +79,7 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
     tests(house, report, &[])?;
     report.check("build", || bench::build(house))?;
     report.step("clients", || clients::run(house))?;
+    report.step("traces", || traces::run(house))?;
     system(house, report, machine, ci)
 }
 

@@ -1,6 +1,6 @@
 """Receive the spans of a wick that is started with this collector, and look at them.
 
-Usage: otlp_traces.py WICK ARGUMENT...
+Usage: collector.py WICK ARGUMENT...
 
 The arguments are those of `wick run … --addr 127.0.0.1:0 --output json` for examples/passthrough;
 `--otlp-endpoint` is added. The collector is grpcio's server with OpenTelemetry's own messages.
