@@ -136,7 +136,7 @@ def a_repeat_is_not_computed_again(rig: Rig) -> None:
     for _ in range(3):
         device.send("passthrough", body, "same", user={LENGTH: str(length)})
     wait_for("three answers", lambda: len(device.of("same")) >= 1 and node.metric("received") == 3)
-    wait_for("delivery", lambda: node.metric("in_flight") == 0)
+    settled(node)
     assert {one.payload for one in device.of("same")} == {device.of("same")[0].payload}
     metrics = node.metrics()
     assert sum_of(metrics, "nv_inference_request_success") == 1, metrics
@@ -147,6 +147,13 @@ def a_repeat_is_not_computed_again(rig: Rig) -> None:
     wait_for(
         "a second inference",
         lambda: sum_of(node.metrics(), "nv_inference_request_success") == 2,
+    )
+
+
+def settled(node: Node) -> None:
+    """Everything is answered and acknowledged."""
+    wait_for(
+        "delivery", lambda: node.metric("in_flight") == 0 and node.metric("waiting") == 0
     )
 
 
@@ -169,7 +176,7 @@ def two_nodes_share_the_load(rig: Rig) -> None:
     names = flow(device, 200, "shared")
     device.wait_all(names)
     for node in nodes:
-        wait_for("delivery", lambda node=node: node.metric("in_flight") == 0)
+        settled(node)
     assert len(device.answers) == 200, len(device.answers)
     assert {one.status for one in device.answers} == {200}
     received = [node.metric("received") for node in nodes]
@@ -190,7 +197,7 @@ def a_killed_node_loses_nothing(rig: Rig) -> None:
     device.wait_all(names)
     assert seen < 150, "the node was too fast: nothing was left when it was killed"
     assert {one.status for one in device.answers} == {200}
-    wait_for("delivery", lambda: again.metric("in_flight") == 0)
+    settled(again)
 
 
 def a_broker_restart_loses_nothing(rig: Rig) -> None:
@@ -210,7 +217,7 @@ def a_broker_restart_loses_nothing(rig: Rig) -> None:
     names |= flow(device, 50, "after")
     device.wait_all(names)
     assert {one.status for one in device.answers} == {200}
-    wait_for("delivery", lambda: node.metric("in_flight") == 0)
+    settled(node)
     assert node.metric("connections") == 2, node.metrics()
 
 

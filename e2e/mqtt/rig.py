@@ -156,7 +156,10 @@ class Node(Process):
             self.wait_connected()
 
     def wait_connected(self) -> None:
-        wait_for(f"the broker: {self.log.read_text()}", lambda: self.metric("connected") == 1, 40)
+        try:
+            wait_for("the broker", lambda: self.metric("connected") == 1, 40)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.log.read_text()}") from error
 
     def metric(self, name: str) -> int:
         return sum_of(self.metrics(), f"wick_mqtt_{name}")
