@@ -22,7 +22,7 @@ from paho.mqtt.properties import Properties
 
 # Longest wait for anything: a cold start compiles a handler and optimises graphs.
 PATIENCE = 120.0
-POLL = 0.05
+POLL = 0.01
 PREFIX = "wick/v1/infer"
 
 
@@ -114,7 +114,6 @@ class Broker(Process):
             "log_dest stderr",
         ]
         (self.folder / "mosquitto.conf").write_text("\n".join(config) + "\n")
-        self.start()
 
     def start(self) -> None:
         config = str(self.folder / "mosquitto.conf")
@@ -137,8 +136,7 @@ class Node(Process):
 
     def __init__(
         self, paths: Paths, name: str, url: str, *flags: str,
-        models: tuple[str, ...] = ("passthrough",), connect: bool = True,
-        env: dict[str, str] | None = None,
+        models: tuple[str, ...] = ("passthrough",), env: dict[str, str] | None = None,
     ) -> None:
         self.log = paths.scratch / f"node-{name}-{time.monotonic_ns()}"
         command = [str(paths.wick), "run", *(str(paths.examples / model) for model in models)]
@@ -147,16 +145,19 @@ class Node(Process):
         command += ["--mqtt-client-id", name, *flags]
         env = {**os.environ, "RUST_LOG": "info,wick_nn=error", **(env or {})}
         self.spawn(command, self.log, env=env, stdout=subprocess.PIPE)
-        assert self.child is not None
+
+    def wait_ready(self) -> None:
+        assert self.child is not None and self.child.stdout is not None
         line = self.child.stdout.readline()
         assert line, f"wick ended: {self.log.read_text()}"
         self.url = json.loads(line)["url"]
         wait_for("readiness", lambda: rest(self.url, "/v2/health/ready")[0] == 200)
-        if connect:
-            self.wait_connected()
 
     def wait_connected(self) -> None:
-        wait_for(f"the broker: {self.log.read_text()}", lambda: self.metric("connected") == 1, 40)
+        try:
+            wait_for("the broker", lambda: self.metric("connected") == 1, 40)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.log.read_text()}") from error
 
     def metric(self, name: str) -> int:
         return sum_of(self.metrics(), f"wick_mqtt_{name}")

@@ -148,7 +148,7 @@ impl Mqtt {
             }
         }
         self.metrics.connected.set(0);
-        let left = self.flow.in_flight();
+        let left = self.flow.in_flight() + self.flow.waiting();
         if left > 0 {
             tracing::warn!(left, "requests over MQTT are left to the broker, which keeps them");
         }
@@ -209,7 +209,9 @@ impl Mqtt {
             }
             Event::Packet(packet) => self.packet(session, packet)?,
         }
-        self.metrics.in_flight.set(i64::try_from(self.flow.in_flight()).unwrap_or(i64::MAX));
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.in_flight.set(gauge(self.flow.in_flight()));
+        self.metrics.waiting.set(gauge(self.flow.waiting()));
         if session.drain == Drain::Unsubscribed && self.flow.is_idle() && !session.pinged {
             session.ping()?;
         }

@@ -11,7 +11,7 @@
 //! again; answers that were not acknowledged are kept and sent again. So nothing is lost
 //! while one of the two sides remembers it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -24,9 +24,13 @@ use crate::respond::Failure;
 /// Packet identifiers of answers are below; the link's own packets have those above.
 pub const MAX_ANSWER_PACKET: u16 = 60_000;
 
-/// How many times the requests in flight may be owed altogether: one share for this
-/// connection's, one for what earlier connections left, one for QoS 0.
-const OWED_FACTOR: usize = 3;
+/// Most answers that are sent before the first is acknowledged, whatever the broker takes:
+/// each is kept until then. It leaves most identifiers free.
+const MAX_SENT: usize = 1024;
+
+/// Most requests that are owed an answer: MQTT has no more identifiers for a connection's, so
+/// that only lost sessions can bring more.
+const MAX_JOBS: usize = 65_535;
 
 /// A request in work, by any number that is not used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,9 +55,10 @@ pub enum Effect {
 /// Bounds of what is in work.
 #[derive(Debug, Clone, Copy)]
 pub struct FlowLimits {
-    /// Requests that the broker may have handed over without their acknowledgement.
+    /// Requests that are computed, or whose answer is not acknowledged. A broker is told to
+    /// hand over no more; mosquitto 2.0 does nevertheless, and those wait for their turn.
     pub in_flight: usize,
-    /// Bytes of requests that are computed.
+    /// Bytes of requests that are computed or wait for it.
     pub bytes: u64,
 }
 
@@ -68,7 +73,7 @@ pub struct Broker {
     pub packet: usize,
 }
 
-/// The broker hands over more than it was allowed, or acknowledges nothing.
+/// The broker hands over more than a connection can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker hands over requests and acknowledges no answers")]
 pub struct Overrun;
@@ -81,12 +86,18 @@ pub struct Flow {
     jobs: BTreeMap<JobId, Job>,
     /// Jobs that can be repeated. Invariant: each is in `jobs`.
     keys: HashMap<Key, JobId>,
+    /// Jobs that are not started yet.
+    waiting: VecDeque<JobId>,
+    /// Started jobs whose answer is not delivered.
+    active: usize,
     /// Requests of this connection that are not acknowledged, in the order of their arrival.
     arrived: VecDeque<(u16, JobId)>,
     /// Jobs whose answers wait to be sent.
     ready: VecDeque<JobId>,
     /// Answers without their acknowledgement, oldest first.
     sent: VecDeque<(u16, JobId)>,
+    /// Identifiers that answers have.
+    packets: HashSet<u16>,
     /// None without a connection.
     broker: Option<Broker>,
     bytes: u64,
@@ -99,8 +110,12 @@ struct Job {
     key: Option<Key>,
     reply: Reply,
     qos: QoS,
-    /// Bytes of its request, while it is computed.
+    at: Instant,
+    /// Bytes of its request, until it is computed.
     bytes: u64,
+    /// None once it is started.
+    call: Option<Call>,
+    started: bool,
     answer: Option<Answer>,
     /// Set once its answer was sent.
     packet: Option<u16>,
@@ -115,9 +130,12 @@ impl Flow {
             memory,
             jobs: BTreeMap::new(),
             keys: HashMap::new(),
+            waiting: VecDeque::new(),
+            active: 0,
             arrived: VecDeque::new(),
             ready: VecDeque::new(),
             sent: VecDeque::new(),
+            packets: HashSet::new(),
             broker: None,
             bytes: 0,
             last_job: 0,
@@ -130,6 +148,7 @@ impl Flow {
         if !broker.session {
             // Identifiers of a session that the broker has forgotten mean nothing to it.
             self.jobs.values_mut().for_each(|job| job.packet = None);
+            self.packets.clear();
         }
         self.broker = Some(broker);
         let mut effects = Vec::new();
@@ -152,10 +171,7 @@ impl Flow {
     /// More is owed than can be: the connection must be given up.
     pub fn arrived(&mut self, now: Instant, request: Request) -> Result<Vec<Effect>, Overrun> {
         let acknowledged = request.qos != QoS::AtMostOnce;
-        if acknowledged
-            && (self.arrived.len() >= self.limits.in_flight
-                || self.jobs.len() >= OWED_FACTOR * self.limits.in_flight)
-        {
+        if self.jobs.len() >= MAX_JOBS {
             return Err(Overrun);
         }
         let packet = request.packet;
@@ -175,6 +191,7 @@ impl Flow {
         if acknowledged {
             self.arrived.push_back((packet, job));
         }
+        self.start(now, &mut effects);
         self.send(&mut effects);
         Ok(effects)
     }
@@ -204,6 +221,7 @@ impl Flow {
             }
         }
         self.send(&mut effects);
+        self.start(now, &mut effects);
         effects
     }
 
@@ -219,12 +237,18 @@ impl Flow {
         }
         self.settle(&mut effects);
         self.send(&mut effects);
+        self.start(now, &mut effects);
         effects
     }
 
-    /// Requests in work, answers not acknowledged included.
+    /// Requests in work, answers that are not delivered included.
     pub fn in_flight(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() - self.waiting.len()
+    }
+
+    /// Requests that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether nothing is owed to anybody.
@@ -246,11 +270,15 @@ impl Flow {
             key: request.key,
             reply: request.reply,
             qos: request.qos,
+            at: now,
             bytes: 0,
+            call: None,
+            started: false,
             answer: None,
             packet: None,
         };
-        let full = job.qos == QoS::AtMostOnce && self.jobs.len() >= self.limits.in_flight;
+        // Without a promise of delivery, nobody needs to hold it.
+        let full = job.qos == QoS::AtMostOnce && self.active >= self.limits.in_flight;
         let (answer, call) = match (known, request.call) {
             (Some(answer), _) => {
                 effects.push(Effect::Repeated);
@@ -265,10 +293,11 @@ impl Flow {
             }
             (None, Ok(call)) => (None, Some(call)),
         };
-        if let Some(call) = call {
+        if call.is_some() {
             job.bytes = request.bytes;
             self.bytes += request.bytes;
-            effects.push(Effect::Start(id, call));
+            job.call = call;
+            self.waiting.push_back(id);
         }
         if let Some(answer) = answer {
             effects.push(Effect::Answered(answer.code));
@@ -282,16 +311,32 @@ impl Flow {
         id
     }
 
+    /// Start what waits, as far as there is a place.
+    fn start(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while self.active < self.limits.in_flight {
+            let Some(id) = self.waiting.pop_front() else { break };
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(mut call) = job.call.take() else { continue };
+            // The deadline is the client's; waiting is part of it.
+            let waited = now.saturating_duration_since(job.at);
+            call.timeout = call.timeout.map(|timeout| timeout.saturating_sub(waited));
+            job.started = true;
+            self.active += 1;
+            effects.push(Effect::Start(id, call));
+        }
+    }
+
     /// Send what is ready, as far as the broker takes it.
     fn send(&mut self, effects: &mut Vec<Effect>) {
         let Some(broker) = self.broker else { return };
-        while self.sent.len() < broker.receive_maximum {
+        while self.sent.len() < broker.receive_maximum.min(MAX_SENT) {
             let Some(id) = self.ready.pop_front() else { break };
-            let assigned = self.jobs.get(&id).map(|job| job.packet);
+            let Some(job) = self.jobs.get(&id) else { continue };
             // One that was sent before keeps its identifier.
-            let packet = match assigned.flatten() {
-                Some(packet) => packet,
-                None => self.free_packet(),
+            let packet = match (job.qos, job.packet) {
+                (QoS::AtMostOnce, _) => 0,
+                (_, Some(packet)) => packet,
+                (_, None) => self.free_packet(),
             };
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             let Some(answer) = &mut job.answer else { continue };
@@ -300,7 +345,7 @@ impl Flow {
                 *answer = Answer::failed(&Failure::TooLarge { limit, whose });
             }
             if job.qos == QoS::AtMostOnce {
-                effects.push(Effect::Publish(answer.publish(&job.reply, job.qos, 0, false)));
+                effects.push(Effect::Publish(answer.publish(&job.reply, job.qos, packet, false)));
                 self.forget(id);
                 continue;
             }
@@ -339,18 +384,18 @@ impl Flow {
         if let Some(key) = &job.key {
             self.keys.remove(key);
         }
+        if let Some(packet) = job.packet {
+            self.packets.remove(&packet);
+        }
+        self.active -= usize::from(job.started);
         Some((job.key, job.answer))
     }
 
-    /// An identifier that no answer has.
+    /// An identifier that no answer has: see [`MAX_SENT`].
     fn free_packet(&mut self) -> u16 {
-        let taken = |jobs: &BTreeMap<JobId, Job>, packet| {
-            jobs.values().any(|job| job.packet == Some(packet))
-        };
-        // Jobs are fewer than identifiers, by far: one is free.
         loop {
             self.last_packet = self.last_packet % MAX_ANSWER_PACKET + 1;
-            if !taken(&self.jobs, self.last_packet) {
+            if self.packets.insert(self.last_packet) {
                 return self.last_packet;
             }
         }

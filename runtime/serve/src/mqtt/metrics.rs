@@ -17,6 +17,7 @@ pub struct MqttMetrics {
     pub refused_answers: IntCounter,
     pub duplicates: IntCounter,
     pub in_flight: IntGauge,
+    pub waiting: IntGauge,
 }
 
 // === impl MqttMetrics ===
@@ -45,6 +46,7 @@ impl MqttMetrics {
                 "Answers that the broker did not take",
             )?,
             duplicates: counter("wick_mqtt_duplicates", "Repeated requests not computed again")?,
+            waiting: gauge("wick_mqtt_waiting", "Requests that wait for a place in flight")?,
             in_flight: gauge("wick_mqtt_in_flight", "Requests whose answer is not delivered yet")?,
         };
         for why in Unanswerable::ALL {

@@ -211,13 +211,38 @@ fn the_brokers_receive_maximum_holds_answers_back() {
 }
 
 #[test]
-fn a_broker_that_hands_over_too_much_is_left() {
+fn what_a_broker_hands_over_too_much_waits_for_its_turn() {
     check(
         "connect new 10
          request 5 a -> start 1
          request 6 b -> start 2
          request 7 c -> start 3
-         request 8 d -> overrun",
+         request 8 d
+         request 9 e
+         request 10 d -> repeated
+         computed 2 200 -> publish b as 1: 200
+         puback 1 -> start 4
+         computed 1 200 -> publish a as 2: 200
+         puback 2 -> ack 5, ack 6, start 5",
+    );
+}
+
+#[test]
+fn what_waits_when_the_connection_is_lost_is_done_once() {
+    check(
+        "connect new 10
+         request 5 a -> start 1
+         request 6 b -> start 2
+         request 7 c -> start 3
+         request 8 d
+         lose
+         computed 1 200
+         connect old 10 -> publish a as 1: 200
+         request 5 a -> repeated
+         request 8 d -> repeated
+         puback 1 -> ack 5, start 4
+         computed 4 200 -> publish d as 2: 200
+         puback 2 -> ack 8",
     );
 }
 
@@ -311,10 +336,10 @@ proptest! {
         events in proptest::collection::vec((0_u8..6, 0_u8..6, any::<bool>()), 1..200),
     ) {
         let (mut flow, mut model, now) = (flow(), Model::default(), Instant::now());
-        let rest = (0..80).map(|step| ([4_u8, 1, 2, 2][step % 4], 0, true));
+        let rest = (0..160).map(|step| ([4_u8, 1, 2, 2][step % 4], 0, true));
         for (kind, which, session) in events.into_iter().chain(rest) {
             match kind {
-                0 if model.connected && model.owed.len() < IN_FLIGHT => {
+                0 if model.connected && model.owed.len() < 2 * IN_FLIGHT => {
                     model.next_packet += 1;
                     let (packet, name) = (model.next_packet, format!("r{which}"));
                     model.owed.insert(packet, name.clone());
