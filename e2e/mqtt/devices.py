@@ -225,6 +225,8 @@ def a_broker_restart_loses_nothing(rig: Rig) -> None:
     assert {one.status for one in device.answers} == {200}
     settled(node)
     assert node.metric("connections") == 2, node.metrics()
+    broker.end()
+    assert node.end() == 0, "a node can't end without its broker"
 
 
 def a_broker_that_comes_late_is_found(rig: Rig) -> None:
@@ -303,6 +305,20 @@ def hostile_devices_end_nothing(rig: Rig) -> None:
     assert not device.of("past the limit")
 
 
+def an_answer_that_may_not_be_written_is_counted(rig: Rig) -> None:
+    rules = rig.paths.scratch / "acl"
+    rules.write_text("topic readwrite wick/v1/infer/#\ntopic readwrite devices/#\n")
+    broker = rig.broker("allow_anonymous true", f"acl_file {rules}")
+    node = rig.node(broker, "a", models=("filetype",))
+    device = rig.device(broker)
+    props = {"ResponseTopic": "elsewhere/answers"}
+    device.send("filetype", filetype_json(b"x"), "lost", props=props)
+    assert device.ask("filetype", filetype_json(b"x"), "found").status == 200
+    settled(node)
+    assert node.metric("refused_answers") == 1, node.metrics()
+    assert "does not take an answer" in node.log.read_text()
+
+
 def tls_with_users_and_certificates(rig: Rig) -> None:
     folder = rig.paths.scratch / "tls"
     folder.mkdir()
@@ -374,6 +390,7 @@ CHECKS = [
     a_stopped_node_hands_over,
     overload_is_bounded,
     hostile_devices_end_nothing,
+    an_answer_that_may_not_be_written_is_counted,
     tls_with_users_and_certificates,
     the_command_line_of_mosquitto_works,
 ]
