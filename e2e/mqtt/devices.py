@@ -8,6 +8,7 @@ Every check prints one line; the last line counts them. NAME runs those that con
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -366,17 +367,22 @@ def tls_with_users_and_certificates(rig: Rig) -> None:
     assert bare.metric("connected") == 0
 
 
-def the_command_line_of_mosquitto_works(rig: Rig) -> None:
+def the_documented_devices_work(rig: Rig) -> None:
+    page = (Path(__file__).parents[2] / "docs/mqtt.md").read_text()
     broker = rig.broker()
     rig.node(broker, "a", models=("filetype",))
-    # Its flags for files and standard input send nothing in 2.0.11.
-    command, env = rig.paths.debian(
-        "usr/bin/mosquitto_rr", "-V", "5", "-q", "1", "-p", str(broker.port),
-        "-t", "wick/v1/infer/filetype", "-e", "devices/me/answers",
-        "-m", filetype_json(SCRIPT).decode(), "-W", "20",
-    )
+    photo = rig.paths.scratch / "photo.jpg"
+    photo.write_bytes(SCRIPT)
+    code = page.split("```python\n")[1].split("```")[0]
+    code = code.replace("1883", str(broker.port)).replace("photo.jpg", str(photo))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert done.stdout.startswith(b"200 ") and b"python" in done.stdout, done
+    line = page[page.index("mosquitto_rr -V") :].split("```")[0].replace("\\\n", " ")
+    more = ["-p", str(broker.port), "-W", "20"]
+    command, env = rig.paths.debian("usr/bin/mosquitto_rr", *shlex.split(line)[1:], *more)
     done = subprocess.run(command, env=env, check=True, capture_output=True, timeout=60)
-    assert b"python" in done.stdout, done
+    assert b'"name":"label"' in done.stdout, done
 
 
 CHECKS = [
@@ -392,7 +398,7 @@ CHECKS = [
     hostile_devices_end_nothing,
     an_answer_that_may_not_be_written_is_counted,
     tls_with_users_and_certificates,
-    the_command_line_of_mosquitto_works,
+    the_documented_devices_work,
 ]
 
 
