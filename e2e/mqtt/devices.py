@@ -8,6 +8,7 @@ Every check prints one line; the last line counts them. NAME runs those that con
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -225,6 +226,8 @@ def a_broker_restart_loses_nothing(rig: Rig) -> None:
     assert {one.status for one in device.answers} == {200}
     settled(node)
     assert node.metric("connections") == 2, node.metrics()
+    broker.end()
+    assert node.end() == 0, "a node can't end without its broker"
 
 
 def a_broker_that_comes_late_is_found(rig: Rig) -> None:
@@ -303,6 +306,20 @@ def hostile_devices_end_nothing(rig: Rig) -> None:
     assert not device.of("past the limit")
 
 
+def an_answer_that_may_not_be_written_is_counted(rig: Rig) -> None:
+    rules = rig.paths.scratch / "acl"
+    rules.write_text("topic readwrite wick/v1/infer/#\ntopic readwrite devices/#\n")
+    broker = rig.broker("allow_anonymous true", f"acl_file {rules}")
+    node = rig.node(broker, "a", models=("filetype",))
+    device = rig.device(broker)
+    props = {"ResponseTopic": "elsewhere/answers"}
+    device.send("filetype", filetype_json(b"x"), "lost", props=props)
+    assert device.ask("filetype", filetype_json(b"x"), "found").status == 200
+    settled(node)
+    assert node.metric("refused_answers") == 1, node.metrics()
+    assert "does not take an answer" in node.log.read_text()
+
+
 def tls_with_users_and_certificates(rig: Rig) -> None:
     folder = rig.paths.scratch / "tls"
     folder.mkdir()
@@ -350,17 +367,22 @@ def tls_with_users_and_certificates(rig: Rig) -> None:
     assert bare.metric("connected") == 0
 
 
-def the_command_line_of_mosquitto_works(rig: Rig) -> None:
+def the_documented_devices_work(rig: Rig) -> None:
+    page = (Path(__file__).parents[2] / "docs/mqtt.md").read_text()
     broker = rig.broker()
     rig.node(broker, "a", models=("filetype",))
-    # Its flags for files and standard input send nothing in 2.0.11.
-    command, env = rig.paths.debian(
-        "usr/bin/mosquitto_rr", "-V", "5", "-q", "1", "-p", str(broker.port),
-        "-t", "wick/v1/infer/filetype", "-e", "devices/me/answers",
-        "-m", filetype_json(SCRIPT).decode(), "-W", "20",
-    )
+    photo = rig.paths.scratch / "photo.jpg"
+    photo.write_bytes(SCRIPT)
+    code = page.split("```python\n")[1].split("```")[0]
+    code = code.replace("1883", str(broker.port)).replace("photo.jpg", str(photo))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert done.stdout.startswith(b"200 ") and b"python" in done.stdout, done
+    line = page[page.index("mosquitto_rr -V") :].split("```")[0].replace("\\\n", " ")
+    more = ["-p", str(broker.port), "-W", "20"]
+    command, env = rig.paths.debian("usr/bin/mosquitto_rr", *shlex.split(line)[1:], *more)
     done = subprocess.run(command, env=env, check=True, capture_output=True, timeout=60)
-    assert b"python" in done.stdout, done
+    assert b'"name":"label"' in done.stdout, done
 
 
 CHECKS = [
@@ -374,8 +396,9 @@ CHECKS = [
     a_stopped_node_hands_over,
     overload_is_bounded,
     hostile_devices_end_nothing,
+    an_answer_that_may_not_be_written_is_counted,
     tls_with_users_and_certificates,
-    the_command_line_of_mosquitto_works,
+    the_documented_devices_work,
 ]
 
 

@@ -24,6 +24,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     DisconnectReasonCode, Packet, PubAck, PubAckReason, Publish, SubAck, SubscribeReasonCode,
 };
@@ -220,6 +221,9 @@ impl Mqtt {
 
     fn packet(&mut self, session: &mut Session, packet: Packet) -> Result<(), LinkError> {
         match packet {
+            Packet::Publish(publish) if publish.qos == QoS::ExactlyOnce => {
+                Err(LinkError::Protocol("QoS 2, and the subscription is for QoS 1".to_owned()))
+            }
             Packet::Publish(publish) => self.request(session, publish),
             Packet::PubAck(ack) => self.acknowledged(session, &ack),
             Packet::SubAck(ack) => self.subscribed(&ack, session.link.broker().session),

@@ -228,6 +228,25 @@ fn what_a_broker_hands_over_too_much_waits_for_its_turn() {
 }
 
 #[test]
+fn the_clients_deadline_holds_while_its_request_waits() {
+    let (mut flow, now) = (flow(), Instant::now());
+    flow.connected(broker(false, 10));
+    for packet in 1..=3 {
+        flow.arrived(now, request(packet, &format!("r{packet}"))).unwrap();
+    }
+    let mut last = request(4, "last");
+    last.call.as_mut().unwrap().timeout = Some(Duration::from_secs(5));
+    assert!(flow.arrived(now, last).unwrap().is_empty());
+    flow.computed(now, JobId(1), answer(200, 1));
+    let effects = flow.acknowledged(now + Duration::from_secs(2), 1, true);
+    let timeout = effects.iter().find_map(|effect| match effect {
+        Effect::Start(JobId(4), call) => call.timeout,
+        _ => None,
+    });
+    assert_eq!(timeout, Some(Duration::from_secs(3)));
+}
+
+#[test]
 fn what_waits_when_the_connection_is_lost_is_done_once() {
     check(
         "connect new 10
