@@ -17,6 +17,7 @@ mod debian;
 mod demo;
 mod e2e;
 mod examples;
+mod fuzz;
 mod guests;
 mod house;
 mod http;
@@ -53,6 +54,8 @@ usage: cargo xtask COMMAND
                       --cluster adds those that install packages or need root
   demo [--serve]      serve the examples and call them; --serve keeps them up
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
+  fuzz [TARGET] [--seconds N]
+                      search for inputs that break a parser's rules
   tidy                the house rules
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
@@ -66,7 +69,9 @@ usage: cargo xtask COMMAND
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match run(&args) {
+    // Cargo starts it in rustc's place when it builds the fuzzer.
+    let done = if fuzz::is_compiler(&args) { Err(fuzz::compile(&args)) } else { run(&args) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: error: {error:#}");
@@ -95,6 +100,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         "test" => test::run(&house, &test::Options::parse(rest)?),
         "demo" => demo::run(&house, rest),
         "bench" => bench::run(&house, rest),
+        "fuzz" => fuzz::run(&house, rest),
         "tidy" => tidy::run(&house),
         "clients" => {
             setup::run(&house)?;

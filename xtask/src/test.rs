@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, mqtt, page, setup, tidy, traces};
+use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, mqtt, page, setup, tidy, traces};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,6 +77,7 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
         report.check("cluster binaries", || cluster::build(house))?;
     }
     tests(house, report, &[])?;
+    report.check("fuzz", || fuzz::step(house))?;
     report.check("build", || bench::build(house))?;
     report.step("clients", || clients::run(house))?;
     report.step("traces", || traces::run(house))?;

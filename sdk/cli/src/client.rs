@@ -1,12 +1,17 @@
-//! An HTTP client for Open Inference servers: HTTP/1.1, kept connections, deadlines.
+//! An HTTP client for Open Inference servers: HTTP/1.1, kept connections, deadlines; over TLS
+//! and with a token where the server asks for them.
+
+mod secure;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use wick_engine::{InferRequest, InferResponse};
@@ -14,6 +19,9 @@ use wick_engine::{InferRequest, InferResponse};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::wire::{self, HEADER_LENGTH, Metadata};
+
+use secure::Connector;
+pub use secure::RemoteArgs;
 
 /// Largest answer that is read: a guard against a server that never stops, far above
 /// what models return.
@@ -25,10 +33,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server and what is called on it.
 #[derive(Clone)]
 pub struct Server {
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Http,
     /// Scheme and authority, without a slash at the end.
     base: String,
+    authorization: Option<HeaderValue>,
     timeout: Duration,
+}
+
+/// Connections of one kind.
+#[derive(Clone)]
+enum Http {
+    Plain(Client<HttpConnector, Full<Bytes>>),
+    Secure(Client<Connector, Full<Bytes>>),
 }
 
 /// A request in the form that goes over the wire, to be sent many times.
@@ -52,16 +68,16 @@ impl Server {
     /// Take a URL apart into a server and, if the path names one, a model.
     ///
     /// # Errors
-    /// It is not an `http://` URL.
-    pub fn parse(url: &str, timeout: Duration) -> Outcome<(Self, Option<String>)> {
+    /// It is no URL of a server, or TLS is not possible with what `remote` says.
+    pub fn parse(
+        url: &str,
+        remote: &RemoteArgs,
+        timeout: Duration,
+    ) -> Outcome<(Self, Option<String>)> {
         let usage = |what: &str| {
             Failure::usage(format_args!("`{url}` {what}"))
                 .help("write http://HOST:PORT or http://HOST:PORT/v2/models/NAME")
         };
-        if url.starts_with("https://") {
-            return Err(usage("needs TLS, which wick's client does not speak")
-                .help("call it by http:// inside the network, or through a proxy that adds TLS"));
-        }
         let uri: Uri = url.parse().map_err(|_| usage("is not a URL"))?;
         let authority = uri.authority().ok_or_else(|| usage("names no host"))?;
         let model = match uri.path().trim_matches('/') {
@@ -72,11 +88,19 @@ impl Server {
                 Some(name.ok_or_else(|| usage("has a path that is not a model's"))?.to_owned())
             }
         };
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok((Self { http, base: format!("http://{authority}"), timeout }, model))
+        let builder = Client::builder(TokioExecutor::new());
+        let (scheme, http) = match uri.scheme_str() {
+            Some("https") => ("https", Http::Secure(builder.build(remote.connector()?))),
+            Some("http") => {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+                ("http", Http::Plain(builder.build(connector)))
+            }
+            _ => return Err(usage("is neither http nor https")),
+        };
+        let authorization = remote.authorization()?;
+        Ok((Self { http, base: format!("{scheme}://{authority}"), authorization, timeout }, model))
     }
 
     /// The only model that the server has.
@@ -155,6 +179,9 @@ impl Server {
         header: Option<usize>,
     ) -> Outcome<Answer> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
         if let Some(header) = header {
             request = request.header(HEADER_LENGTH, header);
             request = request.header("content-type", "application/octet-stream");
@@ -200,6 +227,9 @@ impl Server {
         let text = text.unwrap_or_else(|| format!("{} answered {}", self.base, answer.status));
         let code = json["code"].as_str().unwrap_or("refused").to_owned();
         let (exit, help) = match answer.status {
+            StatusCode::UNAUTHORIZED => {
+                (Exit::Refused, Some("give a token with --token or in WICK_TOKEN"))
+            }
             StatusCode::NOT_FOUND => (Exit::NotFound, Some("check the model's name")),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 (Exit::Unavailable, Some("the server is busy, loading or draining: try again"))
@@ -220,6 +250,20 @@ impl Server {
     }
 }
 
+// === impl Http ===
+
+impl Http {
+    async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        match self {
+            Self::Plain(client) => client.request(request).await,
+            Self::Secure(client) => client.request(request).await,
+        }
+    }
+}
+
 // === impl Prepared ===
 
 impl Prepared {
@@ -235,7 +279,7 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Outcome<(String, Option<String>)> {
-        let (server, model) = Server::parse(url, Duration::from_secs(1))?;
+        let (server, model) = Server::parse(url, &RemoteArgs::default(), Duration::from_secs(1))?;
         Ok((server.base, model))
     }
 
@@ -252,7 +296,7 @@ mod tests {
 
     #[test]
     fn other_urls_are_usage_errors() {
-        for url in ["https://edge", "http://edge/other", "http://", "http:// x"] {
+        for url in ["https://edge", "ws://edge", "http://edge/other", "http://", "http:// x"] {
             assert_eq!(parse(url).unwrap_err().exit(), Exit::Usage, "{url}");
         }
     }

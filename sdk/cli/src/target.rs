@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wick_engine::{Grants, InferRequest, InferResponse, Model, ModelKind};
 use wick_package::TensorSpec;
 
-use crate::client::{Prepared, Server};
+use crate::client::{Prepared, RemoteArgs, Server};
 use crate::failure::{Failure, Outcome};
 use crate::host::{self, HostArgs};
 
@@ -40,10 +40,11 @@ impl Target {
         at: &str,
         model: Option<&str>,
         host: &HostArgs,
+        remote: &RemoteArgs,
         timeout: Duration,
     ) -> Outcome<Self> {
         if is_url(at) {
-            let (server, in_url) = Server::parse(at, timeout)?;
+            let (server, in_url) = Server::parse(at, remote, timeout)?;
             let model = match model.map(str::to_owned).or(in_url) {
                 Some(model) => model,
                 None => server.only_model().await?,

@@ -52,6 +52,13 @@ const RULES: &[Rule] = &[
         why: "the protocol: knows no WebAssembly and no backend",
     },
     Rule {
+        name: "wick-fuzz",
+        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve"],
+        tests: &[],
+        bans: &["tokio", "hyper", "axum", "wasmtime"],
+        why: "gives bytes to parsers, which are pure",
+    },
+    Rule {
         name: "wick-cli",
         uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-sandbox"],
         tests: &["wick-testing"],

@@ -9,6 +9,7 @@ use wick_engine::Grants;
 use wick_package::{Batch, Manifest};
 
 use crate::bench::{self, Plan, Report};
+use crate::client::RemoteArgs;
 use crate::failure::{Failure, Outcome};
 use crate::host::{self, HostArgs};
 use crate::input::{Fill, InputArgs};
@@ -78,6 +79,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::duration)]
     timeout: Duration,
     #[command(flatten)]
+    remote: RemoteArgs,
+    #[command(flatten)]
     host: HostArgs,
 }
 
@@ -91,7 +94,7 @@ pub fn run(args: &BenchArgs, format: Format) -> Outcome {
 
 async fn plain(args: &BenchArgs, format: Format) -> Outcome {
     let model = args.model.as_deref();
-    let target = Target::open(&args.target, model, &args.host, args.timeout).await?;
+    let target = Target::open(&args.target, model, &args.host, &args.remote, args.timeout).await?;
     let call = prepare(args, &target)?;
     let report = measure(args, &target, &call, "measuring", format).await?;
     match format {

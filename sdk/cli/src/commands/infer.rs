@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client::RemoteArgs;
 use crate::failure::{Failure, Outcome};
 use crate::host::{self, HostArgs};
 use crate::input::InputArgs;
@@ -43,6 +44,8 @@ pub struct InferArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::duration)]
     timeout: Duration,
     #[command(flatten)]
+    remote: RemoteArgs,
+    #[command(flatten)]
     host: HostArgs,
 }
 
@@ -52,7 +55,7 @@ pub fn run(args: &InferArgs, format: Format) -> Outcome {
 
 async fn infer(args: &InferArgs, format: Format) -> Outcome {
     let model = args.model.as_deref();
-    let target = Target::open(&args.target, model, &args.host, args.timeout).await?;
+    let target = Target::open(&args.target, model, &args.host, &args.remote, args.timeout).await?;
     let mut request = args.input.request(target.inputs(), None)?;
     request.outputs.extend(args.only.iter().cloned());
     let call = target.prepare(request, !args.no_binary);

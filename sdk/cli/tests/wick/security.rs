@@ -4,6 +4,9 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
+
 use crate::support::{Sandbox, str, text};
 
 /// The status of an answer on a connection of its own.
@@ -36,6 +39,43 @@ fn a_new_token_opens_what_its_entry_says() {
     assert_eq!(status(server.url(), Some(&token)), "200");
     assert_eq!(status(server.url(), Some(other_token)), "403");
     assert_eq!(status(server.url(), None), "401");
+
+    let infer = ["infer", server.url(), "plus-one", "-i", "x=[1, 2, 3, 4]"];
+    let answer = sandbox.json(&[&infer[..], &["--token", &token]].concat());
+    assert_eq!(answer["outputs"][0]["data"], json!([2.0, 3.0, 4.0, 5.0]));
+    let refused = sandbox.run(&infer);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).contains("WICK_TOKEN"), "{}", text(&refused));
+}
+
+#[test]
+fn a_server_with_mutual_tls_answers_its_clients() {
+    let sandbox = Sandbox::new();
+    let package = sandbox.package("plus-one");
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(sandbox.path("ca.crt"), authority.pem()).unwrap();
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &*authority).unwrap();
+        fs::write(sandbox.path(&format!("{name}.crt")), cert.pem()).unwrap();
+        fs::write(sandbox.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+    let tls = ["--tls-cert", "server.crt", "--tls-key", "server.key", "--tls-client-ca", "ca.crt"];
+    let server = sandbox.serve(&[&[str(&package)][..], &tls].concat());
+    assert!(server.url().starts_with("https://"));
+
+    let infer = ["infer", server.url(), "-i", "x=[1, 2, 3, 4]", "--cacert", "ca.crt"];
+    let own = ["--cert", "client.crt", "--key", "client.key"];
+    let answer = sandbox.json(&[&infer[..], &own].concat());
+    assert_eq!(answer["outputs"][0]["data"], json!([2.0, 3.0, 4.0, 5.0]));
+    let stranger = sandbox.run(&infer);
+    assert_eq!(stranger.status.code(), Some(69), "{}", text(&stranger));
+    let untrusted = sandbox.run(&infer[..4]);
+    assert_eq!(untrusted.status.code(), Some(64), "{}", text(&untrusted));
+    assert!(text(&untrusted).contains("--cacert"), "{}", text(&untrusted));
 }
 
 #[test]
