@@ -31,7 +31,9 @@ const MAX_TOKENS: usize = 1024;
 const MAX_TOKEN: usize = 4096;
 
 /// Paths that need no token: what keeps a pod alive must not depend on a file of tokens.
-const OPEN: [&str; 6] = [
+/// The page is the same for everybody, and asks for a token itself.
+const OPEN: [&str; 7] = [
+    "/v2/page",
     "/v2/health/live",
     "/v2/health/ready",
     "/grpc.health.v1.Health/Check",
