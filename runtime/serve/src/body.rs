@@ -85,7 +85,7 @@ pub async fn read(
         return Err(too_large());
     }
     let end = Instant::now() + limits.timeout;
-    let mut held = Held::new(memory);
+    let mut held = Held::of(memory);
     let mut joined: Option<(BytesMut, usize)> = None;
     let mut total = 0_u64;
     loop {
@@ -156,17 +156,16 @@ impl BodyMemory {
 
 impl Held {
     /// Nothing yet.
-    pub fn new(memory: &Arc<BodyMemory>) -> Self {
+    pub fn of(memory: &Arc<BodyMemory>) -> Self {
         Self { memory: Arc::clone(memory), bytes: 0 }
     }
 
     /// Nothing yet, of the same memory.
     pub fn another(&self) -> Self {
-        Self::new(&self.memory)
+        Self::of(&self.memory)
     }
 
-    /// Take more; false if there is not so much.
-    #[must_use]
+    /// Hold more, if there is as much left.
     pub fn grow(&mut self, more: u64) -> bool {
         let taken = self
             .memory

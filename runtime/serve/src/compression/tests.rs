@@ -23,7 +23,7 @@ fn plain(
     limits: &BodyLimits,
     memory: &Arc<BodyMemory>,
 ) -> Result<(Bytes, Held), Failure> {
-    inflate(coding, body, limits, Held::new(memory))
+    inflate(coding, body, limits, Held::of(memory))
 }
 
 fn accepts(text: &str) -> Option<Coding> {
