@@ -49,8 +49,8 @@ pub fn serve(house: &House, examples: &[&str]) -> Command {
     wick
 }
 
-/// Python with the packages of a pinned list. The environment's name tells what is in it,
-/// so that a changed list makes a new one.
+/// Python with the clients that a list pins. The environment's name tells what is in it, so
+/// that a changed list makes a new one.
 pub fn environment(house: &House, requirements: &str) -> anyhow::Result<PathBuf> {
     let list = house.root.join(requirements);
     let digest = tools::sha256(&list)?.with_context(|| format!("{requirements} is missing"))?;
