@@ -165,7 +165,8 @@ impl Held {
         Self::of(&self.memory)
     }
 
-    /// Hold more, if there is as much left.
+    /// Hold more; false if there is not so much left.
+    #[must_use]
     pub fn grow(&mut self, more: u64) -> bool {
         let taken = self
             .memory
