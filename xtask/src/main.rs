@@ -117,8 +117,9 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         "page" => {
             setup::run(&house)?;
             bench::build(&house)?;
-            page::run(&house, rest.iter().any(|arg| arg == "--install"))
-                .map(|counts| println!("{counts}"))
+            let counts = page::run(&house, rest.iter().any(|arg| arg == "--install"))?;
+            anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            Ok(())
         }
         "cluster" => cluster::run(&house, rest),
         "e2e" => e2e::run(&house, rest),

@@ -26,7 +26,7 @@ use crate::codec;
 use crate::respond::Failure;
 
 /// Answers below this many bytes fit one packet either way.
-pub(crate) const MIN_SIZE: usize = 1400;
+const MIN_SIZE: u64 = 1400;
 
 /// Bytes that are inflated at once, between two looks at the limits.
 const STEP: usize = 64 << 10;
@@ -179,15 +179,10 @@ fn declared_size(coding: Coding, body: &[u8]) -> Option<u64> {
     }
 }
 
-/// Compress an answer of known size as the client wants it, if that makes it smaller.
-/// One that is compressed already, such as a package's own, is left alone.
-pub(crate) async fn compressed(response: Response, wanted: Option<Coding>) -> Response {
+/// Compress an answer of known size, if it is large enough and becomes smaller.
+pub(crate) async fn compressed(response: Response, coding: Coding) -> Response {
     let size = http_body::Body::size_hint(response.body()).exact();
-    let encoded = response.headers().contains_key(header::CONTENT_ENCODING);
-    let Some(coding) = wanted.filter(|_| !encoded && size.is_some_and(|s| s >= MIN_SIZE as u64))
-    else {
-        return response;
-    };
+    let Some(size) = size.filter(|&size| size >= MIN_SIZE) else { return response };
     let (mut head, body) = response.into_parts();
     // The pieces of an answer are in memory: they are taken, not waited for.
     let pieces = match pieces(body).await {
@@ -196,7 +191,7 @@ pub(crate) async fn compressed(response: Response, wanted: Option<Coding>) -> Re
     };
     let work = move || {
         let small = compress(coding, &pieces).ok();
-        (small.filter(|small| size.is_some_and(|size| (small.len() as u64) < size)), pieces)
+        (small.filter(|small| (small.len() as u64) < size), pieces)
     };
     let (small, pieces) = match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -215,7 +210,11 @@ pub(crate) async fn compressed(response: Response, wanted: Option<Coding>) -> Re
 /// Compress what the server says of itself: a layer for answers that are few and all JSON.
 pub(crate) async fn layer(request: Request, next: Next) -> Response {
     let wanted = wanted(request.headers());
-    compressed(next.run(request).await, wanted).await
+    let response = next.run(request).await;
+    match wanted {
+        None => response,
+        Some(coding) => compressed(response, coding).await,
+    }
 }
 
 async fn pieces(mut body: Body) -> Result<Vec<Bytes>, axum::Error> {

@@ -65,7 +65,12 @@ async fn answer_live(app: &App, live: &Arc<Live>, headers: &HeaderMap, body: Bod
         Ok(encoded) => {
             tally.succeeded();
             tracing::debug!(status = 200, duration_us, "answered");
-            compression::compressed(respond(encoded), compression::wanted(headers)).await
+            let response = respond(encoded);
+            match compression::wanted(headers) {
+                None => response,
+                // Boxed, so that requests that don't ask for it don't carry it.
+                Some(coding) => Box::pin(compression::compressed(response, coding)).await,
+            }
         }
         Err(failure) => {
             tally.failed(failure.class());

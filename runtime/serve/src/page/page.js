@@ -118,11 +118,14 @@
 
   /** What a model's state is called, and its class. */
   function condition({ state: word, reason }) {
-    if (word === "READY") return [reason === "cold" ? "cold" : "ready", "ready"];
+    // A cold model is ready: its next request loads it.
+    if (word === "READY") return [isCold(reason) ? "cold" : "ready", "ready"];
     if (word === "LOADING") return ["loading", "wait"];
     if (word === "UNLOADING") return ["finishing", "wait"];
     return reason === "unloaded" ? ["unloaded", "soft"] : ["failed", "failed"];
   }
+
+  const isCold = (reason) => reason.startsWith("cold");
 
   const keyOf = (entry) => encodeURIComponent(JSON.stringify([entry.name, entry.version ?? ""]));
 
@@ -144,23 +147,29 @@
       return;
     }
     const key = keyOf(entry);
-    const mark = `${key} ${entry.state} ${entry.reason}`;
+    const reason = entry.reason === "unloaded" || isCold(entry.reason) ? "" : entry.reason;
+    say("reason", reason && entry.state === "READY" ? `The last load failed: ${reason}` : reason);
+    const mark = `${key} ${entry.state}`;
     // A form that is being filled is not taken away by a refresh.
     if (state.mark === mark) return;
     const changed = state.selected !== key;
     state.mark = mark;
     state.selected = key;
     list();
-    const reason = ["unloaded", "cold"].includes(entry.reason) ? "" : entry.reason;
-    say("reason", reason && entry.state === "READY" ? `The last load failed: ${reason}` : reason);
     $("model-title").textContent = entry.name;
     $("model").hidden = false;
     let model = null;
+    let failure = null;
     if (entry.state === "READY") {
-      model = await json(pathOf(entry)).catch((error) => (say("reason", error.message), null));
+      model = await json(pathOf(entry)).catch((error) => ((failure = error), null));
     }
     if (state.mark !== mark) return;
     describe(entry, model);
+    if (failure) {
+      say("reason", failure.message);
+      // The next refresh asks again.
+      state.mark = null;
+    }
     if (changed) {
       $("answer").hidden = true;
       say("refusal", "");
