@@ -284,6 +284,7 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -353,6 +354,18 @@ mod tests {
         assert!(matches!(tokens.grant(&headers(&[&long])), Err(Failure::NoToken)));
         let none = Tokens::parse(b"").unwrap();
         assert!(matches!(none.grant(&headers(&["Bearer x"])), Err(Failure::UnknownToken)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics_or_lets_in(value in any::<Vec<u8>>(), scheme in any::<bool>()) {
+            let scheme = if scheme { &b"Bearer "[..] } else { b"" };
+            if let Ok(value) = HeaderValue::from_bytes(&[scheme, &value].concat()) {
+                let headers = [(header::AUTHORIZATION, value)].into_iter().collect();
+                let tokens = Tokens::parse(entry("x", "secret", "models = []").as_bytes());
+                prop_assert!(tokens.unwrap().grant(&headers).is_err());
+            }
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ async fn authorize(State(auth): State<Auth>, mut request: Request, next: Next) -
     match auth.grant(request.uri().path(), request.headers()) {
         Ok(grant) => {
             request.extensions_mut().insert(grant);
+            // A model that answers HTTP itself could call others with it.
+            request.headers_mut().remove(header::AUTHORIZATION);
             next.run(request).await
         }
         Err(failure) => refuse(failure, request).await,
@@ -97,5 +99,38 @@ impl<S: Sync> FromRequestParts<S> for Grant {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self::of(&parts.extensions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use sha2::{Digest as _, Sha256};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_model_never_sees_the_token_that_opened_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens.toml");
+        let hash: String = Sha256::digest("t").iter().map(|byte| format!("{byte:02x}")).collect();
+        let entry = format!("[[token]]\nname = \"a\"\nsha256 = \"{hash}\"\nmodels = [\"*\"]\n");
+        std::fs::write(&file, entry).unwrap();
+        let seen =
+            |headers: HeaderMap| async move { format!("{:?}", headers.get("authorization")) };
+        let router = || Router::new().route("/", get(seen));
+        let auth = Some(Auth::open(file, false).unwrap());
+        let guarded = ServeSettings { auth, ..ServeSettings::default() };
+        // Without tokens the header is the model's own affair.
+        for (settings, want) in
+            [(guarded, "None"), (ServeSettings::default(), "Some(\"Bearer t\")")]
+        {
+            let request = Request::get("/").header("authorization", "Bearer t");
+            let request = request.body(Body::empty()).unwrap();
+            let answer = guard(router(), &settings).oneshot(request).await.unwrap();
+            assert_eq!(to_bytes(answer.into_body(), 100).await.unwrap(), want);
+        }
     }
 }

@@ -41,9 +41,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// How often a silent HTTP/2 client is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-
 /// HTTP/2 streams that a client has reset before they were looked at. More, and the connection
 /// ends: nobody opens streams only to reset them.
 const MAX_RESET_STREAMS: usize = 20;
@@ -204,6 +201,9 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 fn http(settings: &ServeSettings) -> Builder<TokioExecutor> {
     let headers = settings.max_headers.max(MIN_HEADERS);
+    // A silent HTTP/2 client is asked whether it is there. In the middle of headers it cannot
+    // answer, so both together are the time for them.
+    let silence = settings.header_timeout / 2;
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
@@ -218,7 +218,8 @@ fn http(settings: &ServeSettings) -> Builder<TokioExecutor> {
         .max_send_buf_size(MAX_SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_BROKEN_STREAMS)
-        .keep_alive_interval(PING_INTERVAL);
+        .keep_alive_interval(silence)
+        .keep_alive_timeout(silence);
     http
 }
 

@@ -191,6 +191,19 @@ async fn answers_to_pings_that_nobody_reads_end_the_connection() {
 }
 
 #[tokio::test]
+async fn headers_that_stop_in_the_middle_end_with_their_time() {
+    let fixture = Fixture::adding(1.0, "").await;
+    let server = Running::start(&fixture, ServeSettings { max_connections: 1, ..settings() }).await;
+    let half = frame(HEADERS, END_STREAM, 1, REQUEST);
+    let mut silent = server.connect().await;
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &half].concat();
+    silent.write_all(&begin).await.unwrap();
+    // The only place is free again when the server has given the connection up.
+    next_is_answered(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn frames_that_break_the_protocol_end_the_connection() {
     let fixture = Fixture::adding(1.0, "").await;
     let server = Running::start(&fixture, settings()).await;
