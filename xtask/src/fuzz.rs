@@ -138,6 +138,7 @@ fn search(house: &House, fuzzer: &Path, name: &str, seconds: u32) -> anyhow::Res
         "-print_final_stats=1".to_owned(),
         // How far it is changes nothing; what it found is still said.
         "-verbosity=0".to_owned(),
+        "-print_funcs=0".to_owned(),
     ]);
     let mut artifacts = OsString::from("-artifact_prefix=");
     artifacts.push(seeds.join(""));
