@@ -346,7 +346,7 @@ mod tests {
     /// A connection on which the broker has sent these bytes, and ended it.
     fn link(bytes: &[u8]) -> Link {
         Link {
-            stream: Box::new(tokio::io::join(std::io::Cursor::new(bytes.to_vec()), Vec::new())),
+            stream: Box::new(tokio::io::join(io::Cursor::new(bytes.to_vec()), Vec::new())),
             input: BytesMut::new(),
             output: BytesMut::new(),
             max_packet: 1000,
