@@ -93,7 +93,7 @@ struct Throttle {
 
 /// What happened next.
 enum Event {
-    Packet(Packet),
+    Packet(Box<Packet>),
     Computed(JobId, Answer),
     KeepAlive,
     Stop,
@@ -180,7 +180,7 @@ impl Mqtt {
             let event = tokio::select! {
                 // Each loses nothing when another comes first: see `Link::read`; a job stays
                 // in the set, a tick in the interval.
-                packet = session.link.read() => Event::Packet(packet?),
+                packet = session.link.read() => Event::Packet(Box::new(packet?)),
                 Some(done) = self.jobs.join_next() => match done {
                     Ok((id, answer)) => Event::Computed(id, answer),
                     // `compute` catches panics, and nobody aborts while it runs.
@@ -208,7 +208,7 @@ impl Mqtt {
                 session.drain = Drain::Unsubscribing;
                 session.link.unsubscribe(&self.filters)?;
             }
-            Event::Packet(packet) => self.packet(session, packet)?,
+            Event::Packet(packet) => self.packet(session, *packet)?,
         }
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.in_flight.set(gauge(self.flow.in_flight()));

@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn the_content_type_tells_json_from_binary() {
-        let cases: [(&str, &[&str], Result<Option<usize>, &str>); 11] = [
+        type Case = (&'static str, &'static [&'static str], Result<Option<usize>, &'static str>);
+        let cases: [Case; 11] = [
             ("", &[], Ok(None)),
             ("application/json", &[], Ok(None)),
             ("application/json; charset=utf-8", &[], Ok(None)),
