@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use wick_engine::{InferError, InferRequest, InferResponse};
 
+use crate::admission::Priority;
 use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
@@ -22,6 +23,8 @@ pub(crate) struct Asks {
     /// Time until the answer is of no use any more. The package's own limit holds in any
     /// case.
     pub timeout: Option<Duration>,
+    /// How important it is beside others that wait for the same model.
+    pub priority: Priority,
 }
 
 /// Wait for a turn and run.
@@ -35,7 +38,7 @@ pub(crate) async fn call(
 ) -> Result<InferResponse, Failure> {
     let own = live.model.manifest().limits.timeout;
     let client = asks.timeout.filter(|&client| client < own);
-    let (_permit, deadline) = admit(live, client, own).await?;
+    let (_permit, deadline) = admit(live, client, own, asks.priority).await?;
     let started = Instant::now();
     let infer = live.model.infer(request, deadline);
     // The model keeps the deadline itself; this is for one that does not.

@@ -97,8 +97,14 @@ pub fn routes() -> Router<App> {
 async fn statistics(State(app): State<App>, target: Target) -> Response {
     match app.repository.peek(&target.model, target.version.as_deref()) {
         Ok(live) => {
-            app.repository.take_graphs(&live);
-            json(StatusCode::OK, &object!({ "model_stats": [Statistics::of(&live)] }))
+            // Without a version in the path, all of them.
+            let lives = match target.version {
+                Some(_) => vec![live],
+                None => app.repository.versions(&target.model),
+            };
+            lives.iter().for_each(|live| app.repository.take_graphs(live));
+            let all: Vec<_> = lives.iter().map(|live| Statistics::of(live)).collect();
+            json(StatusCode::OK, &object!({ "model_stats": all }))
         }
         Err(failure) => failure.into_response(),
     }
@@ -106,8 +112,7 @@ async fn statistics(State(app): State<App>, target: Target) -> Response {
 
 async fn all_statistics(State(app): State<App>) -> Response {
     let names = app.repository.names();
-    let live: Vec<_> =
-        names.iter().filter_map(|name| app.repository.peek(name, None).ok()).collect();
+    let live: Vec<_> = names.iter().flat_map(|name| app.repository.versions(name)).collect();
     live.iter().for_each(|live| app.repository.take_graphs(live));
     let all: Vec<_> = live.iter().map(|live| Statistics::of(live)).collect();
     json(StatusCode::OK, &object!({ "model_stats": all }))
@@ -127,7 +132,7 @@ async fn index(State(app): State<App>, request: Request) -> Response {
     };
     let statuses = app.repository.statuses().into_iter();
     let entries: Vec<_> = statuses
-        .filter(|model| !wanted.ready || model.state == ModelState::Ready)
+        .filter(|model| !wanted.ready || model.state.is_ready())
         .map(IndexEntry::from)
         .collect();
     json(StatusCode::OK, &entries)
@@ -250,14 +255,15 @@ impl<'a> Statistics<'a> {
 impl From<ModelStatus> for IndexEntry {
     fn from(model: ModelStatus) -> Self {
         let state = match model.state {
-            ModelState::Ready => "READY",
-            ModelState::Loading => "LOADING",
+            ModelState::Ready | ModelState::Cold => "READY",
+            ModelState::Loading | ModelState::Warming => "LOADING",
             ModelState::Draining => "UNLOADING",
             ModelState::Failed | ModelState::Unloaded => "UNAVAILABLE",
         };
         let reason = match (model.state, model.last_error) {
             (_, Some((_, text))) => text,
             (ModelState::Unloaded, None) => "unloaded".to_owned(),
+            (ModelState::Cold, None) => "cold: the next request loads it".to_owned(),
             _ => String::new(),
         };
         Self { name: model.name, version: model.version, state, reason }

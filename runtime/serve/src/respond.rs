@@ -16,9 +16,9 @@ use wick_package::Reason;
 use crate::codec::{DecodeError, EncodeError, clip};
 use crate::repository::State;
 
-/// Seconds after which a client that was turned away may try again. A queue that is
-/// full now has moved by then; anything longer would only make clients slow.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a client may try again where nothing tells how long it takes;
+/// anything longer would only make clients slow.
+const RETRY_AFTER: u64 = 1;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -46,7 +46,7 @@ pub enum Failure {
     #[error("the server holds as many bytes of requests as it may")]
     OutOfBodyMemory,
     #[error("model `{model}` has as many requests waiting as it may")]
-    QueueFull { model: String },
+    QueueFull { model: String, retry_after: u64 },
     #[error("the request waited {waited:?} for model `{model}`, and did not get its turn")]
     WaitedTooLong { model: String, waited: Duration },
     #[error("the request did not end within the {0:?} that the client gives it")]
@@ -55,6 +55,13 @@ pub enum Failure {
     Draining,
     #[error("model `{model}` is {state}")]
     NotReady { model: String, state: State },
+    #[error("model `{model}` left memory, and cannot be loaded again: {why}")]
+    Asleep { model: String, why: String },
+    #[error(
+        "model `{model}` is not in memory and needs {need} bytes; all models together may have \
+         {limit}, and others are at work: try again later"
+    )]
+    NoRoom { model: String, need: u64, limit: u64 },
     #[error("model `{model}` is not loaded: {why}")]
     NotLoaded { model: String, why: String },
     #[error("models are not loaded and unloaded by request: start the server with --model-control")]
@@ -112,6 +119,8 @@ impl Failure {
             Self::WaitedTooLong { .. }
             | Self::Draining
             | Self::NotReady { .. }
+            | Self::Asleep { .. }
+            | Self::NoRoom { .. }
             | Self::OutOfBodyMemory
             | Self::Infer(InferError::Unavailable(_) | InferError::Cancelled) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -127,9 +136,13 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may succeed a moment later.
-    fn retry(&self) -> bool {
-        matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    /// Seconds after which the same request may succeed.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::QueueFull { retry_after, .. } => Some(*retry_after),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
+            _ => None,
+        }
     }
 
     /// The failure's column in Triton's metric.
@@ -139,6 +152,7 @@ impl Failure {
             | Self::WaitedTooLong { .. }
             | Self::Draining
             | Self::NotReady { .. }
+            | Self::NoRoom { .. }
             | Self::OutOfBodyMemory
             | Self::ClientDeadline(_) => FailureClass::Rejected,
             Self::Infer(InferError::Cancelled) => FailureClass::Canceled,
@@ -182,7 +196,8 @@ impl Reason for Failure {
             Self::ClientDeadline(_) => "deadline",
             Self::Draining => "draining",
             Self::NotReady { .. } => "not-ready",
-            Self::NotLoaded { .. } => "not-loaded",
+            Self::NotLoaded { .. } | Self::Asleep { .. } => "not-loaded",
+            Self::NoRoom { .. } => "no-room",
             Self::NoModelControl => "no-model-control",
             Self::Decode(error) => error.code(),
             Self::Encode(error) => error.code(),
@@ -196,8 +211,8 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = ErrorJson { error: &self.to_string(), code: self.code() };
         let mut response = json(self.status(), &body);
-        if self.retry() {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -236,7 +251,7 @@ mod tests {
     fn the_table_is_the_one_in_the_design() {
         let model = || "m".to_owned();
         let table = [
-            (Failure::QueueFull { model: model() }, 429, "queue-full", true),
+            (Failure::QueueFull { model: model(), retry_after: 3 }, 429, "queue-full", true),
             (
                 Failure::WaitedTooLong { model: model(), waited: Duration::ZERO },
                 503,
@@ -244,6 +259,8 @@ mod tests {
                 true,
             ),
             (Failure::NotReady { model: model(), state: State::Loading }, 503, "not-ready", true),
+            (Failure::Asleep { model: model(), why: model() }, 503, "not-loaded", true),
+            (Failure::NoRoom { model: model(), need: 2, limit: 1 }, 503, "no-room", true),
             (Failure::Draining, 503, "draining", true),
             (Failure::ClientDeadline(Duration::ZERO), 504, "deadline", false),
             (InferError::Deadline(Duration::ZERO).into(), 504, "deadline", false),

@@ -118,7 +118,10 @@ async fn metrics(State(app): State<App>) -> Response {
 
 async fn metadata(State(app): State<App>, target: Target) -> Response {
     match app.repository.peek(&target.model, target.version.as_deref()) {
-        Ok(live) => json(StatusCode::OK, &ModelJson::new(&live)),
+        Ok(live) => {
+            let versions = app.repository.versions(&target.model);
+            json(StatusCode::OK, &ModelJson::new(&live, &versions))
+        }
         Err(failure) => failure.into_response(),
     }
 }

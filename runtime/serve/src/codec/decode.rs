@@ -111,6 +111,7 @@ fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
     let request = |text: String| DecodeError::Request(text);
     let binary_default = body.parameters.take_bool("binary_data_output").map_err(request)?;
     let timeout = body.parameters.take_count("timeout").map_err(request)?;
+    let priority = body.parameters.take_count("priority").map_err(request)?;
     let inputs = body.inputs.ok_or_else(|| request("`inputs` is missing".into()))?;
     let (outputs, flags) = outputs(body.outputs)?;
     Ok(Decoded {
@@ -122,6 +123,7 @@ fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
         },
         wants: Wants { binary: binary_default.unwrap_or(false), outputs: flags },
         timeout: timeout.filter(|&micros| micros > 0).map(Duration::from_micros),
+        priority: priority.unwrap_or(0),
     })
 }
 
@@ -146,6 +148,7 @@ fn decode_raw(body: &Bytes, inputs: &[TensorSpec]) -> Result<Decoded, DecodeErro
         request: InferRequest { inputs: vec![(spec.name.clone(), tensor)], ..Default::default() },
         wants: Wants { binary: true, outputs: Vec::new() },
         timeout: None,
+        priority: 0,
     })
 }
 

@@ -4,6 +4,8 @@ mod connections;
 mod cost;
 mod extensions;
 mod guests;
+mod lifecycle;
 mod protocol;
+mod queues;
 mod reload;
 mod support;
