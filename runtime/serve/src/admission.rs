@@ -188,7 +188,7 @@ impl Admission {
 /// thought to do one request in all that time.
 pub fn retry_after(waiting: usize, finished: u64, elapsed: Duration) -> u64 {
     let each = elapsed.as_secs_f64() / finished.max(1) as f64;
-    let seconds = (each * (waiting + 1) as f64).ceil();
+    let seconds = (each * (waiting as f64 + 1.0)).ceil();
     // A float as large as that is past the end in any case.
     (seconds as u64).clamp(*RETRY_SECONDS.start(), *RETRY_SECONDS.end())
 }
