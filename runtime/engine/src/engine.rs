@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures::future::{try_join, try_join_all};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
 use wasmtime_wasi::FsPerms;
@@ -16,6 +18,7 @@ use crate::cache::Cache;
 use crate::config;
 use crate::error::LoadError;
 use crate::host;
+use crate::http::Pool;
 use crate::model::{self, Model};
 use crate::program::{Builder, Program};
 use crate::state::{Folder, Guest, State};
@@ -64,6 +67,10 @@ struct Inner {
     modules: wasmtime::Linker<CoreState>,
     cache: Option<Cache>,
     instances: Arc<Semaphore>,
+    /// Requests that wait for a place.
+    wanting: AtomicUsize,
+    /// Where instances rest that keep a place: one for each model that lets them.
+    pools: Mutex<Vec<Weak<Pool>>>,
     ticker: Ticker,
     max_memory: u64,
     nn: Nn,
@@ -80,12 +87,30 @@ pub(crate) struct Place {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// Counts a request that waits for a place, for as long as it does.
+struct Wanting<'c>(&'c AtomicUsize);
+
 // === impl Slot ===
 
 impl Slot {
     /// The clock need not tick for this instance any more.
     pub(crate) fn rest(self) -> Place {
         self.place
+    }
+}
+
+// === impl Wanting ===
+
+impl<'c> Wanting<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -123,7 +148,18 @@ impl Engine {
             opened.ok()
         });
         let max_memory = settings.max_memory;
-        let inner = Inner { wasm, components, modules, cache, instances, ticker, max_memory, nn };
+        let inner = Inner {
+            wasm,
+            components,
+            modules,
+            cache,
+            instances,
+            wanting: AtomicUsize::new(0),
+            pools: Mutex::default(),
+            ticker,
+            max_memory,
+            nn,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -136,6 +172,11 @@ impl Engine {
         let program = self.program(&package);
         let (graphs, program) = try_join(graphs, program).await?;
         let guest = self.guest(&package, graphs, &grants)?;
+        if let Some(Program::Http(instances)) = &program {
+            let mut pools = self.inner.pools.lock();
+            pools.retain(|pool| pool.strong_count() > 0);
+            pools.push(instances.pool());
+        }
         Ok(model::new(self.clone(), package.manifest().clone(), program, guest))
     }
 
@@ -143,11 +184,32 @@ impl Engine {
         &self.inner.wasm
     }
 
-    /// Wait for room for an instance.
+    /// Wait for room for an instance. While there is none, no instance rests: each would
+    /// keep a place that another model's request could have.
     pub(crate) async fn slot(&self) -> Slot {
-        // The semaphore is never closed; without a permit the pool itself says no.
-        let permit = Arc::clone(&self.inner.instances).acquire_owned().await.ok();
+        let instances = Arc::clone(&self.inner.instances);
+        let permit = match Arc::clone(&instances).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                let _wanting = Wanting::new(&self.inner.wanting);
+                self.make_room();
+                // The semaphore is never closed; without a permit the pool itself says no.
+                instances.acquire_owned().await.ok()
+            }
+        };
         self.run(Place { _permit: permit })
+    }
+
+    /// If a request waits for a place, end an instance that rests, of the model that has
+    /// most of them. Called by whoever begins to wait, and by whoever has begun to rest.
+    pub(crate) fn make_room(&self) {
+        if self.inner.wanting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let pools: Vec<_> = self.inner.pools.lock().iter().filter_map(Weak::upgrade).collect();
+        if let Some(pool) = pools.iter().max_by_key(|pool| pool.len()) {
+            pool.end_one();
+        }
     }
 
     /// Let an instance that has its place run.

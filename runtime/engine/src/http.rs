@@ -21,7 +21,7 @@ use crate::error::InferError;
 use crate::model::{Inner, Model, within};
 use crate::program::Program;
 
-pub(crate) use instances::Instances;
+pub(crate) use instances::{Instances, Pool};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -106,7 +106,7 @@ where
         let Some(Program::Http(instances)) = &guest.program else { return Ok(()) };
         let ended = instance.call(&guest, request, answer, started).await;
         match &ended {
-            Ok(()) => instances.give_back(instance),
+            Ok(()) => instances.give_back(&guest, instance),
             Err(error) => {
                 let model = &*guest.guest.model;
                 tracing::warn!(model, %error, "an HTTP guest failed");

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wick_nn::DeviceUse;
+use futures::future::try_join_all;
+use wick_nn::{DeviceUse, GraphHandle};
 use wick_package::{Limits, Manifest, TensorSpec};
 
 use crate::check;
 use crate::engine::Engine;
-use crate::error::InferError;
+use crate::error::{InferError, LoadError};
 use crate::handler;
 use crate::program::Program;
 use crate::request::{InferRequest, InferResponse};
@@ -136,6 +137,37 @@ impl Model {
                 device: graph.device().clone(),
             })
             .collect()
+    }
+
+    /// Bytes of the model files that its graphs are made of.
+    pub fn weights_len(&self) -> u64 {
+        self.inner.guest.graphs.iter().map(GraphHandle::file_len).sum()
+    }
+
+    /// Give back what takes most memory: graphs, sessions, and instances that wait to be
+    /// used again. Nothing may be in work. The model answers again after
+    /// [`Model::wake`].
+    pub fn rest(&self) {
+        self.inner.guest.graphs.iter().for_each(GraphHandle::rest);
+        self.inner.guest.brought.clear();
+        if let Some(Program::Http(instances)) = &self.inner.program {
+            instances.clear();
+        }
+    }
+
+    /// Load the graphs of a model that rests, all at once.
+    ///
+    /// # Errors
+    /// A model file has changed meanwhile, or can't be loaded any more.
+    pub async fn wake(&self) -> Result<(), LoadError> {
+        let graphs = self.inner.guest.graphs.iter();
+        try_join_all(graphs.map(GraphHandle::wake)).await?;
+        Ok(())
+    }
+
+    /// Whether its model files are still those that it was loaded from.
+    pub fn is_unchanged(&self) -> bool {
+        self.inner.guest.graphs.iter().all(GraphHandle::is_unchanged)
     }
 
     /// What each graph has done since it was loaded, by its name.

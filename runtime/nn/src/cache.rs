@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use wick_package::Digest;
 
+pub(crate) use self::record::Stamp;
 use self::record::{Record, State};
 use crate::backend::{GraphSource, SourceBytes};
 use crate::error::LoadError;

@@ -12,7 +12,7 @@ pub(crate) struct Offer {
 }
 
 /// One way to run a graph.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Candidate {
     pub backend: &'static str,
     pub device: Device,

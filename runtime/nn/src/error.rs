@@ -22,6 +22,9 @@ pub enum LoadError {
     /// A backend that is installed but can't be loaded.
     #[error("backend {backend} at {path} cannot be used: {detail}")]
     BackendBroken { backend: String, path: String, detail: String },
+    /// It rested, and its file is no longer the one that it was loaded from.
+    #[error("the file of graph `{graph}` has changed while the graph rested: load the model again")]
+    Changed { graph: String },
     #[error("cannot read graph `{graph}` at {path}")]
     Io { graph: String, path: String, source: std::io::Error },
 }
@@ -40,7 +43,7 @@ pub enum InferError {
     /// The bounded queue before the graph is full.
     #[error("graph `{0}` has too many inferences waiting; try again later")]
     Busy(String),
-    /// The graph is shutting down.
+    /// The graph rests, or is shutting down.
     #[error("graph `{0}` is unloaded")]
     Unloaded(String),
 }
@@ -54,6 +57,7 @@ impl Reason for LoadError {
             Self::DeviceShare { .. } => "device-share",
             Self::BackendMissing { .. } => "backend-missing",
             Self::BackendBroken { .. } => "backend-broken",
+            Self::Changed { .. } => "graph-changed",
             Self::Io { .. } => "graph-unreadable",
         }
     }

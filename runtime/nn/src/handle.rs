@@ -1,32 +1,49 @@
-//! What callers hold of a loaded graph.
+//! What callers hold of a graph: loaded, or at rest until it is woken.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
-use wick_package::TensorSpec;
+use tokio::task;
+use wick_package::{GraphName, TensorSpec};
 
 use crate::arrange::arrange;
 use crate::backend::{Cancel, DeviceUse};
 use crate::batch::Batcher;
 use crate::compute::Compute;
-use crate::error::InferError;
+use crate::error::{InferError, LoadError};
+use crate::nn::Recipe;
 use crate::runner::Runner;
-use crate::stats::GraphStats;
+use crate::stats::{Counters, GraphStats};
 use crate::tensor::Tensor;
 
-/// A loaded graph that anybody may call at once. Clones share it; the last one to
-/// be dropped unloads it.
+/// A graph that anybody may call at once. Clones share it; the last one to be dropped
+/// unloads it. One that came from a file can give its memory back, and be loaded again:
+/// [`GraphHandle::rest`] and [`GraphHandle::wake`].
 #[derive(Clone)]
 pub struct GraphHandle {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    runner: Arc<Runner>,
+    name: GraphName,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    device: DeviceUse,
+    counters: Arc<Counters>,
     compute: Arc<Compute>,
-    batcher: Option<Batcher>,
+    /// None for bytes that only their sender has.
+    recipe: Option<Recipe>,
+    /// None while the graph rests.
+    loaded: RwLock<Option<Loaded>>,
+}
+
+/// What takes memory.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    pub runner: Arc<Runner>,
+    pub batcher: Option<Arc<Batcher>>,
 }
 
 /// A request's hold on its place in the queue or on its running inference. Dropped
@@ -40,37 +57,84 @@ struct Ticket {
 // === impl GraphHandle ===
 
 impl GraphHandle {
-    pub(crate) fn new(
-        runner: Arc<Runner>,
-        compute: Arc<Compute>,
-        batcher: Option<Batcher>,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { runner, compute, batcher }) }
+    pub(crate) fn new(loaded: Loaded, compute: Arc<Compute>, recipe: Option<Recipe>) -> Self {
+        let runner = &loaded.runner;
+        let inner = Inner {
+            name: runner.name.clone(),
+            inputs: runner.graph.inputs().to_vec(),
+            outputs: runner.graph.outputs().to_vec(),
+            device: runner.graph.device().clone(),
+            counters: Arc::clone(&runner.counters),
+            compute,
+            recipe,
+            loaded: RwLock::new(Some(loaded)),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The graph's name in its package.
     pub fn name(&self) -> &str {
-        self.inner.runner.name.as_str()
+        self.inner.name.as_str()
     }
 
     /// Inputs in the model's order.
     pub fn inputs(&self) -> &[TensorSpec] {
-        self.inner.runner.graph.inputs()
+        &self.inner.inputs
     }
 
     /// Outputs in the model's order.
     pub fn outputs(&self) -> &[TensorSpec] {
-        self.inner.runner.graph.outputs()
+        &self.inner.outputs
     }
 
-    /// Where it runs.
+    /// Where it runs, or ran when it was loaded last.
     pub fn device(&self) -> &DeviceUse {
-        self.inner.runner.graph.device()
+        &self.inner.device
     }
 
     /// What it has done since it was loaded.
     pub fn stats(&self) -> GraphStats {
-        self.inner.runner.counters.snapshot()
+        self.inner.counters.snapshot()
+    }
+
+    /// Bytes of its model's file.
+    pub fn file_len(&self) -> u64 {
+        self.inner.recipe.as_ref().map_or(0, Recipe::file_len)
+    }
+
+    /// Give the memory of graph and sessions back. Inferences that run end first, and
+    /// then it is free; new ones fail until [`GraphHandle::wake`]. A graph whose bytes are
+    /// in no file stays.
+    pub fn rest(&self) {
+        if self.inner.recipe.is_some() {
+            let loaded = self.inner.loaded.write().take();
+            drop(loaded);
+        }
+    }
+
+    /// Load a graph that rests, from the same file, for the same backend and device.
+    ///
+    /// # Errors
+    /// [`LoadError::Changed`] if the file is another one now, or whatever loading says.
+    pub async fn wake(&self) -> Result<(), LoadError> {
+        let Some(recipe) = &self.inner.recipe else { return Ok(()) };
+        if self.inner.loaded.read().is_some() {
+            return Ok(());
+        }
+        let (recipe, counters) = (recipe.clone(), Arc::clone(&self.inner.counters));
+        let made = task::spawn_blocking(move || recipe.make(counters)).await;
+        let loaded = made.map_err(|error| LoadError::Invalid {
+            graph: self.name().to_owned(),
+            backend: self.device().backend.clone(),
+            detail: error.to_string(),
+        })??;
+        *self.inner.loaded.write() = Some(loaded);
+        Ok(())
+    }
+
+    /// Whether its file is still the one that it was loaded from.
+    pub fn is_unchanged(&self) -> bool {
+        self.inner.recipe.as_ref().is_none_or(Recipe::is_unchanged)
     }
 
     /// Run one inference. Inputs may come in any order; outputs come in the
@@ -82,25 +146,32 @@ impl GraphHandle {
         &self,
         inputs: Vec<(String, Tensor)>,
     ) -> Result<Vec<(String, Tensor)>, InferError> {
-        let runner = &self.inner.runner;
-        let inputs = arrange(&runner.name, runner.graph.inputs(), inputs)?;
-        let result = match &self.inner.batcher {
+        let inputs = arrange(&self.inner.name, &self.inner.inputs, inputs)?;
+        let loaded = self.inner.loaded.read().clone();
+        let Some(Loaded { runner, batcher }) = loaded else {
+            return Err(InferError::Unloaded(self.name().to_owned()));
+        };
+        let result = match batcher {
             Some(batcher) => batcher.infer(inputs).await,
-            None => self.alone(inputs).await,
+            None => self.alone(runner, inputs).await,
         };
         if !matches!(result, Err(InferError::Cancelled)) {
-            runner.counters.answered(result.is_ok());
+            self.inner.counters.answered(result.is_ok());
         }
         let names = self.outputs().iter().map(|spec| spec.name.clone());
         result.map(|outputs| names.zip(outputs).collect())
     }
 
     /// One inference as one job of the compute threads.
-    async fn alone(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
+    async fn alone(
+        &self,
+        runner: Arc<Runner>,
+        inputs: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, InferError> {
         let ticket =
             Ticket { cancel: Cancel::default(), inputs: Arc::new(Mutex::new(Some(inputs))) };
         let (answer, answered) = oneshot::channel();
-        let (runner, cancel) = (Arc::clone(&self.inner.runner), ticket.cancel.clone());
+        let (cancel, failed) = (ticket.cancel.clone(), Arc::clone(&runner));
         let (place, queued) = (Arc::clone(&ticket.inputs), Instant::now());
         let job = move || {
             let Some(inputs) = place.lock().take() else { return };
@@ -110,7 +181,7 @@ impl GraphHandle {
         };
         let busy = |_| InferError::Busy(self.name().to_owned());
         self.inner.compute.submit(job).map_err(busy)?;
-        let lost = |_| self.inner.runner.failed("the inference ended without an answer");
+        let lost = |_| failed.failed("the inference ended without an answer");
         answered.await.map_err(lost)?
     }
 }

@@ -9,13 +9,15 @@ use wick_package::{GraphSpec, RelPath};
 
 use crate::backend::{Backend, Device, GraphOptions, GraphSource, SourceBytes};
 use crate::batch::Batcher;
+use crate::cache::Stamp;
 use crate::choose::{self, Candidate, Offer};
 use crate::compute::Compute;
 use crate::error::LoadError;
-use crate::handle::GraphHandle;
+use crate::handle::{GraphHandle, Loaded};
 use crate::onnxruntime::{self, OnnxRuntime};
 use crate::runner::Runner;
 use crate::settings::NnSettings;
+use crate::stats::Counters;
 use crate::tract::{self, Tract};
 
 /// How to get ONNX Runtime.
@@ -38,6 +40,17 @@ pub struct BackendInfo {
     pub devices: Vec<Device>,
     /// Why it can't be used.
     pub error: Option<String>,
+}
+
+/// All that it takes to load a graph again as it was loaded before.
+#[derive(Clone)]
+pub(crate) struct Recipe {
+    nn: Arc<Inner>,
+    spec: GraphSpec,
+    candidate: Candidate,
+    bytes: SourceBytes,
+    /// How the file looked before it was read.
+    stamp: Option<Stamp>,
 }
 
 struct Inner {
@@ -127,8 +140,11 @@ impl Nn {
         candidate: Candidate,
         bytes: SourceBytes,
     ) -> Result<GraphHandle, LoadError> {
-        let (inner, owned, backend) = (Arc::clone(&self.inner), spec.clone(), candidate.backend);
-        let work = task::spawn_blocking(move || inner.load(&owned, &candidate, bytes));
+        let backend = candidate.backend;
+        let stamp = stamp(&bytes);
+        let nn = Arc::clone(&self.inner);
+        let recipe = Recipe { nn, spec: spec.clone(), candidate, bytes, stamp };
+        let work = task::spawn_blocking(move || recipe.load());
         work.await.unwrap_or_else(|error| {
             Err(LoadError::Invalid {
                 graph: spec.name.to_string(),
@@ -137,6 +153,44 @@ impl Nn {
             })
         })
     }
+}
+
+// === impl Recipe ===
+
+impl Recipe {
+    fn load(self) -> Result<GraphHandle, LoadError> {
+        let loaded = self.nn.load(
+            &self.spec,
+            &self.candidate,
+            self.bytes.clone(),
+            Arc::new(Counters::default()),
+        )?;
+        let compute = Arc::clone(&self.nn.compute);
+        // Bytes in memory would have to be kept, which is what resting is to spare.
+        let again = matches!(self.bytes, SourceBytes::File { .. });
+        Ok(GraphHandle::new(loaded, compute, again.then_some(self)))
+    }
+
+    /// Load it again; its counts go on. Blocks.
+    pub(crate) fn make(&self, counters: Arc<Counters>) -> Result<Loaded, LoadError> {
+        if !self.is_unchanged() {
+            return Err(LoadError::Changed { graph: self.spec.name.to_string() });
+        }
+        self.nn.load(&self.spec, &self.candidate, self.bytes.clone(), counters)
+    }
+
+    pub(crate) fn is_unchanged(&self) -> bool {
+        stamp(&self.bytes) == self.stamp
+    }
+
+    pub(crate) fn file_len(&self) -> u64 {
+        self.bytes.len()
+    }
+}
+
+fn stamp(bytes: &SourceBytes) -> Option<Stamp> {
+    let SourceBytes::File { path, .. } = bytes else { return None };
+    path.metadata().ok().map(|meta| Stamp::from(&meta))
 }
 
 // === impl Inner ===
@@ -187,7 +241,8 @@ impl Inner {
         spec: &GraphSpec,
         candidate: &Candidate,
         bytes: SourceBytes,
-    ) -> Result<GraphHandle, LoadError> {
+        counters: Arc<Counters>,
+    ) -> Result<Loaded, LoadError> {
         let source = GraphSource { name: spec.name.clone(), bytes, digest: None };
         let cpus = self.settings.cpus.max(1);
         let wanted = spec.threads.map_or(cpus, |threads| threads.get() as usize);
@@ -209,11 +264,11 @@ impl Inner {
                 min: spec.min_device_share,
             });
         }
-        let runner = Arc::new(Runner::new(spec.name.clone(), graph));
+        let runner = Arc::new(Runner::new(spec.name.clone(), graph, counters));
         let batcher = spec
             .batch
             .map(|batch| Batcher::new(Arc::clone(&runner), batch, cpus / options.threads));
-        Ok(GraphHandle::new(runner, Arc::clone(&self.compute), batcher.transpose()?))
+        Ok(Loaded { runner, batcher: batcher.transpose()?.map(Arc::new) })
     }
 
     /// Say what to do about a model that tract refuses.

@@ -16,7 +16,8 @@ use crate::tensor::Tensor;
 pub(crate) struct Runner {
     pub name: GraphName,
     pub graph: Arc<dyn Graph>,
-    pub counters: Counters,
+    /// The graph's, also after it has rested.
+    pub counters: Arc<Counters>,
     /// At most as many as inferences ran at once, which the compute threads bound.
     free: Mutex<Vec<Box<dyn Session>>>,
 }
@@ -24,8 +25,8 @@ pub(crate) struct Runner {
 // === impl Runner ===
 
 impl Runner {
-    pub(crate) fn new(name: GraphName, graph: Arc<dyn Graph>) -> Self {
-        Self { name, graph, counters: Counters::default(), free: Mutex::default() }
+    pub(crate) fn new(name: GraphName, graph: Arc<dyn Graph>, counters: Arc<Counters>) -> Self {
+        Self { name, graph, counters, free: Mutex::default() }
     }
 
     /// Run on checked inputs in the model's order. Blocks.

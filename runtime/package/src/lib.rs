@@ -28,7 +28,7 @@ pub use blob::{Blob, BlobReader};
 pub use digest::{Digest, DigestError};
 pub use layout::{Layer, LayerRole, LayoutError};
 pub use manifest::{
-    Batch, DeviceKind, FileRole, GraphSpec, Handler, HostPort, Limits, Manifest, MountWant,
+    Batch, DeviceKind, FileRole, GraphSpec, Handler, HostPort, Idle, Limits, Manifest, MountWant,
     NamedFile, Variant, Wants, Warmup,
 };
 pub use mistakes::{ManifestErrors, Mistake};

@@ -21,6 +21,7 @@ pub struct Manifest {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
     pub limits: Limits,
+    pub idle: Idle,
     pub warmup: Warmup,
     pub wants: Wants,
 }
@@ -91,8 +92,21 @@ pub struct Limits {
     pub concurrency: Option<NonZeroU32>,
     /// Requests that wait for their turn.
     pub queue: u32,
+    /// Longest that a request waits for its turn. Absent: as long as its time lasts.
+    pub queue_timeout: Option<Duration>,
+    /// Share of the processor while several models of a process want all of it,
+    /// relative to the others' weights.
+    pub weight: u32,
     /// Body of one request, in bytes.
     pub request: u64,
+}
+
+/// What is given back while nobody calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Idle {
+    /// Time without a request after which graphs and sessions leave memory; the next
+    /// request loads them again. Absent: they stay.
+    pub graph: Option<Duration>,
 }
 
 /// What happens before a package is called ready.
@@ -193,6 +207,8 @@ impl Default for Limits {
             timeout: Duration::from_secs(30),
             concurrency: None,
             queue: 64,
+            queue_timeout: None,
+            weight: 1,
             request: 64 << 20,
         }
     }

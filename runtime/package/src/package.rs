@@ -8,7 +8,7 @@ use crate::blob::Blob;
 use crate::digest::Digest;
 use crate::directory;
 use crate::layout::{self, Layer, LayerRole, LayoutError, StoredLayer};
-use crate::manifest::{FileRole, Handler, Limits, Manifest, Wants, Warmup};
+use crate::manifest::{FileRole, Handler, Idle, Limits, Manifest, Wants, Warmup};
 use crate::names::{PackageName, RelPath};
 use crate::open_error::{FileError, FileErrors, FileFault, OpenError};
 use crate::parse::MANIFEST_FILE;
@@ -79,6 +79,7 @@ impl Package {
             inputs: Vec::new(),
             outputs: Vec::new(),
             limits,
+            idle: Idle::default(),
             warmup: Warmup::default(),
             wants,
         };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::manifest::{Handler, Limits, Manifest, Warmup};
+use crate::manifest::{Handler, Idle, Limits, Manifest, Warmup};
 use crate::mistakes::{ManifestErrors, Mistakes};
 use crate::names::{PackageName, RelPath};
 use crate::reader::Reader;
@@ -50,8 +50,16 @@ const REQUEST: RangeInclusive<u64> = 1..=1 << 40;
 /// Warm-up requests run before a package is ready, so many would only delay it.
 const WARMUPS: RangeInclusive<u32> = 0..=10_000;
 
-const ROOT_KEYS: [&str; 8] =
-    ["package", "handler", "graph", "input", "output", "limits", "warmup", "wants"];
+/// Shares of the processor; a model that should get more than this times another's
+/// belongs in a process of its own.
+const WEIGHT: RangeInclusive<u32> = 1..=100;
+
+/// Time without a request. Below a second, each gap between requests would cost a load;
+/// after a month nobody remembers that the model is there.
+const IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+
+const ROOT_KEYS: [&str; 9] =
+    ["package", "handler", "graph", "input", "output", "limits", "idle", "warmup", "wants"];
 
 struct Identity {
     name: PackageName,
@@ -95,6 +103,7 @@ fn read(root: Reader<'_>) -> Option<Manifest> {
     let inputs = tensor::specs(&root, "input", "[[input]]");
     let outputs = tensor::specs(&root, "output", "[[output]]");
     let limits = limits(&root);
+    let idle = idle(&root);
     let warmup = warmup(&root);
     let wants = wants::wants(&root);
     let Identity { name, version, description } = identity?;
@@ -107,6 +116,7 @@ fn read(root: Reader<'_>) -> Option<Manifest> {
         inputs,
         outputs,
         limits,
+        idle,
         warmup,
         wants,
     })
@@ -155,15 +165,22 @@ fn handler(root: &Reader<'_>) -> Option<Handler> {
 
 fn limits(root: &Reader<'_>) -> Limits {
     let default = Limits::default();
-    let keys = ["memory", "timeout", "concurrency", "queue", "request"];
+    let keys = ["memory", "timeout", "concurrency", "queue", "queue_timeout", "weight", "request"];
     let Some(limits) = root.table("limits", "[limits]", &keys) else { return default };
     Limits {
         memory: limits.size("memory", MEMORY).unwrap_or(default.memory),
         timeout: limits.duration("timeout", TIMEOUT).unwrap_or(default.timeout),
         concurrency: limits.integer("concurrency", CONCURRENCY).and_then(NonZeroU32::new),
         queue: limits.integer("queue", QUEUE).unwrap_or(default.queue),
+        queue_timeout: limits.duration("queue_timeout", TIMEOUT),
+        weight: limits.integer("weight", WEIGHT).unwrap_or(default.weight),
         request: limits.size("request", REQUEST).unwrap_or(default.request),
     }
+}
+
+fn idle(root: &Reader<'_>) -> Idle {
+    let Some(idle) = root.table("idle", "[idle]", &["graph"]) else { return Idle::default() };
+    Idle { graph: idle.duration("graph", IDLE) }
 }
 
 fn warmup(root: &Reader<'_>) -> Warmup {

@@ -112,7 +112,7 @@ const REPORT: &str = r#"wick.toml has 43 mistakes:
   wick.toml:60:22: `HOME` is listed twice: list it once
   wick.toml:61:35: `data` is not a path in the guest: write an absolute path without `..`, for instance "/data"
   wick.toml:61:45: `mounts` in [wants] has a string: write a table
-  wick.toml:63:2: unknown key `extra` in wick.toml: use `package`, `handler`, `graph`, `input`, `output`, `limits`, `warmup`, `wants`"#;
+  wick.toml:63:2: unknown key `extra` in wick.toml: use `package`, `handler`, `graph`, `input`, `output`, `limits`, `idle`, `warmup`, `wants`"#;
 
 #[test]
 fn every_mistake_of_a_file_is_in_one_report() {

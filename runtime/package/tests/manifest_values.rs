@@ -40,7 +40,11 @@ memory = "128MiB"
 timeout = "2m"
 concurrency = 8
 queue = 0
+queue_timeout = "250ms"
+weight = 3
 request = 1_000_000
+[idle]
+graph = "10m"
 [warmup]
 requests = 3
 request = "warmup.json"
@@ -83,9 +87,12 @@ fn everything_that_can_be_written_is_read() {
         timeout: Duration::from_secs(120),
         concurrency: 8.try_into().ok(),
         queue: 0,
+        queue_timeout: Some(Duration::from_millis(250)),
+        weight: 3,
         request: 1_000_000,
     };
     assert_eq!(manifest.limits, limits);
+    assert_eq!(manifest.idle.graph, Some(Duration::from_secs(600)));
     let host = |host: &str, port| HostPort { host: host.into(), port };
     assert_eq!(manifest.wants.network, [host("api.example.com", 443), host("[::1]", 80)]);
     assert!(manifest.wants.mounts[0].writable);
@@ -107,6 +114,7 @@ fn what_is_not_written_has_defaults() {
     assert_eq!(manifest.graphs[0].min_device_share, 1.0);
     assert_eq!(manifest.graphs[0].batch, None);
     assert_eq!(manifest.limits, Limits::default());
+    assert_eq!(manifest.idle.graph, None);
     assert_eq!((manifest.warmup.requests, manifest.warmup.request), (1, None));
     let manifest = good(&format!("{HEAD}{GRAPH}batch = {{ max = 2 }}\n"));
     assert_eq!(manifest.graphs[0].batch.unwrap().delay, Duration::from_millis(2));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::{self, HeaderMap};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
@@ -127,6 +128,15 @@ pub async fn discard(mut body: Body) {
     };
     // However it ends, the answer is sent.
     let _ = tokio::time::timeout(DISCARD_TIME, read).await;
+}
+
+/// Do without the body of a request that has no place. A client that asks before it sends
+/// one is spared that; any other's is read and kept nowhere, so that the connection can be
+/// used on.
+pub async fn refuse(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(header::EXPECT) {
+        discard(body).await;
+    }
 }
 
 /// A buffer in which offset `align_at` of the body will be aligned, and the padding

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::Instrument as _;
 use wick_engine::{InferError, InferRequest, InferResponse};
 
+use crate::admission::Priority;
 use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
@@ -23,6 +24,8 @@ pub(crate) struct Asks {
     /// Time until the answer is of no use any more. The package's own limit holds in any
     /// case.
     pub timeout: Option<Duration>,
+    /// How important it is beside others that wait for the same model.
+    pub priority: Priority,
 }
 
 /// Wait for a turn and run.
@@ -37,7 +40,8 @@ pub(crate) async fn call(
     let own = live.model.manifest().limits.timeout;
     let client = asks.timeout.filter(|&client| client < own);
     let queue = tracing::debug_span!("queue");
-    let (_permit, deadline) = admit(live, client, own).instrument(queue).await?;
+    let admitted = admit(live, client, own, asks.priority).instrument(queue);
+    let (_permit, deadline) = admitted.await?;
     let started = Instant::now();
     let infer = live.model.infer(request, deadline).instrument(tracing::debug_span!("compute"));
     // The model keeps the deadline itself; this is for one that does not.

@@ -53,6 +53,8 @@ pub struct Decoded {
     pub wants: Wants,
     /// The request's `timeout` parameter: the client's own deadline.
     pub timeout: Option<Duration>,
+    /// The request's `priority` parameter, 0 if it has none.
+    pub priority: u64,
 }
 
 /// Which outputs the client wants as binary data.

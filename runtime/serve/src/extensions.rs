@@ -180,12 +180,14 @@ pub(crate) fn counted(
     let live = match model {
         Some(model) => {
             grant.check(model)?;
-            vec![app.repository.peek(model, version)?]
+            let live = app.repository.peek(model, version)?;
+            // Without a version, all of them.
+            if version.is_some() { vec![live] } else { app.repository.versions(model) }
         }
         None => {
             let mut names = app.repository.names();
             names.retain(|name| grant.allows(name));
-            names.iter().filter_map(|name| app.repository.peek(name, None).ok()).collect()
+            names.iter().flat_map(|name| app.repository.versions(name)).collect()
         }
     };
     live.iter().for_each(|live| app.repository.take_graphs(live));
@@ -196,7 +198,7 @@ pub(crate) fn counted(
 pub(crate) fn entries(app: &App, grant: &Grant, ready: bool) -> Vec<IndexEntry> {
     let statuses = app.repository.statuses().into_iter();
     statuses
-        .filter(|model| !ready || model.state == ModelState::Ready)
+        .filter(|model| !ready || model.state.is_ready())
         .filter(|model| grant.allows(&model.name))
         .map(IndexEntry::from)
         .collect()
@@ -337,14 +339,15 @@ impl<'a> Statistics<'a> {
 impl From<ModelStatus> for IndexEntry {
     fn from(model: ModelStatus) -> Self {
         let state = match model.state {
-            ModelState::Ready => "READY",
-            ModelState::Loading => "LOADING",
+            ModelState::Ready | ModelState::Cold => "READY",
+            ModelState::Loading | ModelState::Warming => "LOADING",
             ModelState::Draining => "UNLOADING",
             ModelState::Failed | ModelState::Unloaded => "UNAVAILABLE",
         };
         let reason = match (model.state, model.last_error) {
             (_, Some((_, text))) => text,
             (ModelState::Unloaded, None) => "unloaded".to_owned(),
+            (ModelState::Cold, None) => "cold: the next request loads it".to_owned(),
             _ => String::new(),
         };
         Self { name: model.name, version: model.version, state, reason }

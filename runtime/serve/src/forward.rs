@@ -18,6 +18,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Limited;
 use tracing::Instrument as _;
 
+use crate::admission::Priority;
 use crate::auth::Grant;
 use crate::body;
 use crate::gate::Permit;
@@ -97,7 +98,7 @@ async fn forward(app: &App, live: &Arc<Live>, request: Request) -> Result<Respon
         body::discard(request.into_body()).await;
         return Err(Failure::TooLarge { limit: max, whose });
     }
-    let (permit, deadline) = admit(live, None, limits.timeout).await?;
+    let (permit, deadline) = admit(live, None, limits.timeout, Priority::DEFAULT).await?;
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let request = request.map(|body| Limited::new(body, max));
     let response = live.model.http(request, deadline).await?;

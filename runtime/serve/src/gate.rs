@@ -3,17 +3,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::admission::{Admission, Decision, Refusal, Ticket};
+use crate::admission::{self, Admission, Decision, Priority, Refusal, Ticket};
+use crate::cores::Core;
+
+/// How far back the pace of a queue is measured: long enough for a few requests of a slow
+/// model, short enough to forget what was before.
+const PACE_WINDOW: Duration = Duration::from_secs(10);
 
 /// One model's door.
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State>,
+    /// No place is left. A hint that is read without the lock.
+    full: AtomicBool,
     idle: Notify,
 }
 
@@ -22,12 +30,16 @@ struct State {
     admission: Admission,
     /// Bounded by the admission's queue.
     sleepers: HashMap<Ticket, oneshot::Sender<()>>,
+    /// When the queue's pace was last begun to be measured, and what was finished by then.
+    mark: Option<(Instant, u64)>,
 }
 
 /// The right to run one request.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<Gate>,
+    /// The process's door is behind the model's.
+    core: Option<Core>,
 }
 
 /// Why a request does not run.
@@ -50,23 +62,38 @@ struct Waiter<'g> {
 impl Gate {
     pub fn new(concurrency: usize, queue: usize) -> Arc<Self> {
         let admission = Admission::new(concurrency, queue);
-        let state = Mutex::new(State { admission, sleepers: HashMap::new() });
-        Arc::new(Self { state, idle: Notify::new() })
+        let state = Mutex::new(State { admission, sleepers: HashMap::new(), mark: None });
+        Arc::new(Self { state, full: AtomicBool::new(false), idle: Notify::new() })
     }
 
-    /// Wait until it is this request's turn. Dropping the future gives the place up.
+    /// As [`Gate::enter_as`], for a request of the default priority.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Denied> {
+        self.enter_as(deadline, Priority::DEFAULT).await
+    }
+
+    /// Wait until it is this request's turn: the most important first. Dropping the future gives the place up.
     ///
     /// # Errors
     /// The queue is full, the door is closed, or `deadline` passed in the queue.
-    pub async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Denied> {
+    pub async fn enter_as(
+        self: &Arc<Self>,
+        deadline: Instant,
+        priority: Priority,
+    ) -> Result<Permit, Denied> {
         let (ticket, turn) = {
             let mut state = self.state.lock();
-            match state.admission.arrive() {
-                Decision::Run => return Ok(Permit { gate: Arc::clone(self) }),
+            let decision = state.admission.arrive(priority);
+            self.note_full(&state);
+            match decision {
+                Decision::Run => return Ok(Permit { gate: Arc::clone(self), core: None }),
                 Decision::Refuse(refusal) => return Err(Denied::Refused(refusal)),
                 Decision::Wait(ticket) => {
                     let (wake, turn) = oneshot::channel();
                     state.sleepers.insert(ticket, wake);
+                    state.measure(Instant::now());
                     (ticket, turn)
                 }
             }
@@ -75,7 +102,7 @@ impl Gate {
         match tokio::time::timeout_at(deadline.into(), turn).await {
             Ok(Ok(())) => {
                 waiter.granted = true;
-                Ok(Permit { gate: Arc::clone(self) })
+                Ok(Permit { gate: Arc::clone(self), core: None })
             }
             // The waiter's drop leaves the queue, or passes on a place that it was
             // granted in this very moment.
@@ -94,6 +121,34 @@ impl Gate {
         (state.admission.running(), state.admission.waiting())
     }
 
+    /// Whether the next request would be refused, as far as can be known without a lock.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Seconds after which a client that was turned away may come back, by the pace at
+    /// which the queue has moved lately.
+    pub fn retry_after(&self, now: Instant) -> u64 {
+        let mut state = self.state.lock();
+        let admission = &state.admission;
+        let (since, before) = state.mark.unwrap_or((now, admission.finished()));
+        let finished = admission.finished() - before;
+        let elapsed = now.saturating_duration_since(since);
+        let seconds = admission::retry_after(admission.waiting(), finished, elapsed);
+        state.measure(now);
+        seconds
+    }
+
+    /// Do something quick if nobody runs and nobody waits. Whoever comes next sees it done.
+    pub fn when_idle(&self, act: impl FnOnce()) -> bool {
+        let state = self.state.lock();
+        let idle = state.admission.is_idle();
+        if idle {
+            act();
+        }
+        idle
+    }
+
     /// Wait until nobody runs and nobody waits.
     pub async fn idle(&self) {
         loop {
@@ -107,7 +162,9 @@ impl Gate {
 
     fn finish(&self) {
         let mut state = self.state.lock();
-        if let Some(ticket) = state.admission.finish()
+        let granted = state.admission.finish();
+        self.note_full(&state);
+        if let Some(ticket) = granted
             && let Some(wake) = state.sleepers.remove(&ticket)
         {
             // A receiver that is gone has a `Waiter` whose drop comes after this
@@ -119,12 +176,43 @@ impl Gate {
             self.idle.notify_waiters();
         }
     }
+
+    fn note_full(&self, state: &State) {
+        let full = state.admission.is_full();
+        // Written only when it changes: others read it all the time.
+        if self.full.load(Ordering::Relaxed) != full {
+            self.full.store(full, Ordering::Relaxed);
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Begin to measure the pace: when the queue begins to fill, and again after a while.
+    fn measure(&mut self, now: Instant) {
+        let begins = self.admission.waiting() == 1;
+        let old = self.mark.is_none_or(|(since, _)| now > since + PACE_WINDOW);
+        if begins || old {
+            self.mark = Some((now, self.admission.finished()));
+        }
+    }
 }
 
 // === impl Permit, Waiter ===
 
+impl Permit {
+    /// It has its place in the process, too.
+    pub(crate) fn with_core(mut self, core: Core) -> Self {
+        self.core = Some(core);
+        self
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
+        // First, so that the model's next request finds the place free.
+        drop(self.core.take());
         self.gate.finish();
     }
 }
@@ -137,7 +225,9 @@ impl Drop for Waiter<'_> {
         let left = {
             let mut state = self.gate.state.lock();
             state.sleepers.remove(&self.ticket);
-            state.admission.leave(self.ticket)
+            let left = state.admission.leave(self.ticket);
+            self.gate.note_full(&state);
+            left
         };
         if !left {
             self.gate.finish();
@@ -147,8 +237,6 @@ impl Drop for Waiter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn soon() -> Instant {

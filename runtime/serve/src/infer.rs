@@ -13,6 +13,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument as _;
 use wick_engine::{InferResponse, ModelKind};
 
+use crate::admission::Priority;
 use crate::body::{self, BodyLimits, Pieces};
 use crate::call::{self, Asks};
 use crate::codec::{self, DecodeError, Decoded, Encoded, Identity, Wants};
@@ -22,7 +23,7 @@ use crate::repository::Live;
 use crate::respond::Failure;
 use crate::routes::App;
 use crate::trace;
-use crate::turn::Tally;
+use crate::turn::{self, Tally};
 
 /// Bodies and outputs up to this many bytes are decoded and encoded where they are:
 /// JSON of this size takes less than a millisecond. Larger ones would hold up other
@@ -94,17 +95,22 @@ async fn serve(
             return Err(failure);
         }
     };
+    if let Err(failure) = turn::knock(live) {
+        body::refuse(headers, body).await;
+        return Err(failure);
+    }
     let (max, whose) = app.body_limit(live);
     let limits =
         BodyLimits { max, whose, timeout: app.body_timeout, align_at: head.length.unwrap_or(0) };
     // Held until the answer is made, since the inputs are slices of the body.
     let (body, _held) = compression::read(head.coding, body, &limits, &app.memory).await?;
     let decoded = decode(live, head.length, body).await?;
-    let Decoded { request, wants, timeout } = decoded;
+    let Decoded { request, wants, timeout, priority } = decoded;
     tracing::Span::current().record("id", request.id.as_deref());
     codec::wanted_json_is_possible(live.model.outputs(), &request.outputs, &wants)?;
 
-    let asks = Asks { timeout: timeout.into_iter().chain(head.timeout).min() };
+    let timeout = timeout.into_iter().chain(head.timeout).min();
+    let asks = Asks { timeout, priority: Priority::asked(priority) };
     let id = request.id.clone();
     let response = call::call(live, request, asks).await?;
     encode(live, id, response, wants).await

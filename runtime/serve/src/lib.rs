@@ -1,14 +1,14 @@
 //! The Open Inference server: models of [`wick_engine`] over HTTP.
 //!
 //! ```text
-//!  server ─▶ routes ─▶ infer ─▶ body, codec ─▶ call ─▶ turn, gate ─▶ wick_engine::Model
+//!  server ─▶ routes ─▶ infer ─▶ body, codec ─▶ call ─▶ turn, gate, cores ─▶ Model
 //!                  └─▶ forward ───────────────────────┘      ▲
 //!                                            repository ─────┘ ◀── watch
 //! ```
 //!
 //! One port speaks HTTP/1.1 and HTTP/2, plain or over TLS. [`codec`] is the protocol's
-//! pure part, `Admission` decides who runs, `respond` is the
-//! one table of statuses. This crate knows nothing of containerd or Kubernetes.
+//! pure part, `Admission` decides which request of a model runs, `Shares` which model's,
+//! `respond` is the one table of statuses. This crate knows nothing of containerd or Kubernetes.
 
 mod admission;
 mod auth;
@@ -16,6 +16,7 @@ mod body;
 mod call;
 pub mod codec;
 mod compression;
+mod cores;
 mod edge;
 mod extensions;
 mod forward;
@@ -35,6 +36,7 @@ mod respond;
 mod routes;
 mod server;
 mod settings;
+mod shares;
 mod stall;
 mod tls;
 mod trace;
@@ -43,7 +45,10 @@ mod watch;
 
 pub use auth::{Auth, Grant};
 pub use reload::ReloadError;
-pub use repository::{ModelStatus, Repository, RepositoryError, RepositorySettings, Source, State};
+pub use repository::{
+    CycleSettings, Live, ModelStatus, PolicyError, Repository, RepositoryError, RepositorySettings,
+    Source, State, VersionPolicy,
+};
 pub use respond::Failure;
 pub use routes::router;
 pub use server::{BindError, Bound, Drained, Server};

@@ -1,10 +1,12 @@
 //! What the server says of itself and of its models.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use wick_engine::{GraphStatus, ModelKind};
 use wick_package::TensorSpec;
 
-use crate::repository::Live;
+use crate::repository::{Live, State};
 
 /// Extensions of the Open Inference Protocol that are served.
 const EXTENSIONS: [&str; 4] =
@@ -41,7 +43,8 @@ pub struct ModelReadyJson<'a> {
 #[derive(Serialize)]
 pub struct ModelJson<'a> {
     pub name: &'a str,
-    pub versions: [&'a str; 1],
+    /// Those that answer requests, newest first.
+    pub versions: Vec<&'a str>,
     pub platform: &'static str,
     pub inputs: &'a [TensorSpec],
     pub outputs: &'a [TensorSpec],
@@ -51,6 +54,8 @@ pub struct ModelJson<'a> {
 #[derive(Serialize)]
 struct PropertiesJson<'a> {
     kind: &'static str,
+    /// `ready`, or `cold` if the next request loads it.
+    state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     /// Each with the backend and the device in use and its share of the nodes.
@@ -64,7 +69,7 @@ impl ServerJson {
 }
 
 impl<'a> ModelJson<'a> {
-    pub fn new(live: &'a Live) -> Self {
+    pub fn new(live: &'a Live, versions: &'a [Arc<Live>]) -> Self {
         let model = &live.model;
         let (kind, platform) = match model.kind() {
             ModelKind::Passthrough => ("passthrough", "onnx_onnxv1"),
@@ -74,12 +79,13 @@ impl<'a> ModelJson<'a> {
         };
         Self {
             name: &live.name,
-            versions: [&live.version],
+            versions: versions.iter().map(|live| live.version.as_str()).collect(),
             platform,
             inputs: model.inputs(),
             outputs: model.outputs(),
             properties: PropertiesJson {
                 kind,
+                state: if live.is_cold() { State::Cold } else { State::Ready },
                 description: model.manifest().description.as_deref(),
                 graphs: model.graphs(),
             },

@@ -1,45 +1,53 @@
-//! The models of a process, each with its state, replaced atomically.
+//! The models of a process: versions of each, every one with its state, replaced atomically.
 //!
 //! ```text
-//!   add ──▶ Loading ──▶ Ready ──▶ Draining ──▶ Unloaded
-//!              │          │ ▲         (unload, or the server's end)
-//!              ▼          ▼ │ load: the new one is loaded, warmed and probed beside
-//!            Failed ◀──── load  the old; only then requests are switched over
+//!   add ──▶ Entry (a model) ──▶ Slot (a package, a version) ──▶ Live (answers requests)
+//!   load: packages are opened, the policy chooses, the chosen are loaded, warmed and
+//!         probed beside what is live; only then requests are switched over
 //! ```
 //!
-//! A request takes the model that is live when it arrives and keeps it to its end,
-//! so a switch never breaks a request: the old model is dropped by the last request
-//! that uses it. A load that fails while another is live changes nothing but
-//! [`ModelStatus::last_error`].
+//! A request takes what is live when it arrives and keeps it to its end, so a switch never
+//! breaks a request: the old one is dropped by the last request that uses it. A load
+//! that fails while another is live changes nothing but [`ModelStatus::last_error`].
 //!
-//! The last of the warm-up requests is the probe: a model becomes ready only after
-//! one has succeeded, unless its package turns warming off.
+//! The last of the warm-up requests is the probe: a version becomes ready only after
+//! one has succeeded, unless its package turns warming off. What is ready may leave memory
+//! and come back: see [`rest`].
 
 mod error;
+mod find;
+mod idle;
+mod live;
 mod load;
+mod rest;
+mod room;
+mod state;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use wick_engine::{Engine, Grants, Model, ModelKind};
+use wick_engine::{Engine, Grants, GraphStatus, Model, ModelKind};
 use wick_package::{Package, Reason as _};
 
-use crate::codec::clip;
-use crate::forward::{self, Route};
-use crate::gate::Gate;
-use crate::metrics::{Metrics, ModelMetrics};
-use crate::respond::Failure;
+use crate::cores::Cores;
+use crate::metrics::Metrics;
+use state::{Attempt, Event};
 
 pub use error::RepositoryError;
+pub use live::Live;
+pub(crate) use live::Woken;
+pub use state::State;
+pub use versions::{PolicyError, VersionPolicy};
 
 /// Models of an error message that says what there is.
 const MAX_NAMES_SHOWN: usize = 8;
@@ -47,6 +55,10 @@ const MAX_NAMES_SHOWN: usize = 8;
 /// Smallest default concurrency: while one request waits for its device or its
 /// guest's host, another can work.
 const MIN_CONCURRENCY: usize = 2;
+
+/// Requests of all models that are in work at once for each CPU, before the models have to
+/// share: while one waits for its device, another computes.
+const REQUESTS_PER_CPU: usize = 2;
 
 /// Models of this process. Cloning shares them.
 #[derive(Clone)]
@@ -73,18 +85,18 @@ pub struct Source {
     pub grants: Grants,
 }
 
-/// What a model is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It is loaded or warmed for the first time.
-    Loading,
-    Ready,
-    /// It could not be loaded, and nothing else is live.
-    Failed,
-    /// It finishes its requests and takes no new ones.
-    Draining,
-    Unloaded,
+/// What the host decides about versions and memory. The default is that the newest version
+/// of each model is loaded, and stays.
+#[derive(Debug, Clone, Default)]
+pub struct CycleSettings {
+    pub versions: VersionPolicy,
+    /// Time without a request after which a model leaves memory, whatever its package says;
+    /// zero is never.
+    pub idle_graph: Option<Duration>,
+    /// Bytes that all loaded models together may have.
+    pub max_loaded_memory: Option<u64>,
+    /// How this process gives memory that it has freed back to the system.
+    pub give_back: Option<fn()>,
 }
 
 /// A model for reports.
@@ -105,23 +117,42 @@ pub struct ModelStatus {
 struct Inner {
     engine: Engine,
     settings: RepositorySettings,
+    cycle: CycleSettings,
     metrics: Metrics,
     /// By name; replaced when a model is added.
     entries: ArcSwap<BTreeMap<String, Arc<Entry>>>,
-    /// Held while `entries` is replaced.
+    /// Held while `entries`, or the packages of one, are replaced.
     adding: Mutex<()>,
+    cores: Arc<Cores>,
+    /// Held while room for a model is found and taken.
+    room: tokio::sync::Mutex<()>,
+    /// When it was made.
+    origin: Instant,
     draining: AtomicBool,
     /// For those who wait for `draining`, which requests only read.
     drained: CancellationToken,
 }
 
+/// A model.
 struct Entry {
     name: String,
+    /// Its packages, in the order in which they were added.
+    slots: ArcSwap<Vec<Arc<Slot>>>,
+    /// What answers requests, newest first.
+    answers: ArcSwap<Vec<Arc<Live>>>,
+    /// Versions that the policy wanted last.
+    chosen: AtomicUsize,
+    /// Known once it was loaded.
+    kind: Mutex<Option<ModelKind>>,
+    /// Held while versions are loaded or unloaded, so that one happens at a time.
+    loading: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A package of a model: one version.
+struct Slot {
     source: Source,
     live: ArcSwapOption<Live>,
     report: Mutex<Report>,
-    /// Held while the model is loaded or unloaded, so that one happens at a time.
-    loading: tokio::sync::Mutex<()>,
     /// Opened when the model was added; the first load takes it.
     opened: Mutex<Option<Package>>,
     /// Loaded and found to be a command, which is not served.
@@ -129,19 +160,10 @@ struct Entry {
 }
 
 struct Report {
-    state: State,
-    /// Known once it was loaded.
-    kind: Option<ModelKind>,
+    attempt: Attempt,
+    /// Of the package when it was opened last.
+    version: semver::Version,
     last_error: Option<(&'static str, String)>,
-}
-
-/// A loaded model with its door and its counters.
-pub struct Live {
-    pub model: Model,
-    pub name: String,
-    pub version: String,
-    pub gate: Arc<Gate>,
-    pub metrics: ModelMetrics,
 }
 
 // === impl Repository ===
@@ -152,23 +174,41 @@ impl Repository {
     /// # Errors
     /// Never with a registry of its own; see `Metrics::register`.
     pub fn new(engine: Engine, settings: RepositorySettings) -> Result<Self, RepositoryError> {
+        Self::with_cycle(engine, settings, CycleSettings::default())
+    }
+
+    /// An empty repository whose models come and go as `cycle` says. Whoever serves it
+    /// calls [`Repository::tend`].
+    ///
+    /// # Errors
+    /// As [`Repository::new`].
+    pub fn with_cycle(
+        engine: Engine,
+        settings: RepositorySettings,
+        cycle: CycleSettings,
+    ) -> Result<Self, RepositoryError> {
         let metrics = Metrics::register(Registry::new()).map_err(RepositoryError::Metrics)?;
+        let cores = Cores::new(settings.cpus.saturating_mul(REQUESTS_PER_CPU));
         let inner = Inner {
             engine,
+            cores,
             settings,
+            cycle,
             metrics,
             entries: ArcSwap::default(),
             adding: Mutex::new(()),
+            room: tokio::sync::Mutex::default(),
+            origin: Instant::now(),
             draining: AtomicBool::new(false),
             drained: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Open a package and list its model as loading. [`Repository::load`] it next.
+    /// Open a package and list its version as loading. [`Repository::load`] it next.
     ///
     /// # Errors
-    /// The package cannot be opened, or its name is taken.
+    /// The package cannot be opened, or its version of the model is there already.
     pub async fn add(&self, source: Source) -> Result<String, RepositoryError> {
         let package = load::open(source.path.clone()).await?;
         self.add_package(package, source)
@@ -178,65 +218,55 @@ impl Repository {
     /// source's path.
     ///
     /// # Errors
-    /// Its name is taken.
+    /// Its version of the model is there already.
     pub fn add_package(&self, package: Package, source: Source) -> Result<String, RepositoryError> {
         let name = package.manifest().name.to_string();
-        let entry = Arc::new(Entry {
-            name: name.clone(),
-            source,
-            live: ArcSwapOption::empty(),
-            report: Mutex::new(Report { state: State::Loading, kind: None, last_error: None }),
-            loading: tokio::sync::Mutex::new(()),
-            opened: Mutex::new(Some(package)),
-            command: Mutex::new(None),
-        });
         let _adding = self.inner.adding.lock();
+        let known = self.inner.entries.load().get(&name).cloned();
+        let entry = known.unwrap_or_else(|| Arc::new(Entry::new(name.clone())));
+        let version = package.manifest().version.clone();
+        let slot = Arc::new(Slot::new(package, source));
+        entry.check_free(&version, &slot)?;
+        let mut slots = Vec::clone(&entry.slots.load());
+        slots.push(slot);
+        entry.slots.store(Arc::new(slots));
         let mut entries = BTreeMap::clone(&self.inner.entries.load());
-        if let Some(other) = entries.get(&name) {
-            let (first, second) = (other.source.path.clone(), entry.source.path.clone());
-            return Err(RepositoryError::Duplicate { model: name, first, second });
-        }
         entries.insert(name.clone(), entry);
         self.inner.entries.store(Arc::new(entries));
         Ok(name)
     }
 
-    /// Load, warm and probe a model, then switch requests over to it. Used for the
-    /// first load and for every reload.
+    /// Load, warm and probe the versions of a model that the policy wants, then switch
+    /// requests over to them. Used for the first load and for every reload.
     ///
     /// # Errors
-    /// The model that was live, if any, goes on serving.
+    /// What was live, if anything, goes on serving.
     pub async fn load(&self, name: &str) -> Result<(), RepositoryError> {
         let entry = self.entry(name)?;
-        let _one_at_a_time = entry.loading.lock().await;
-        let loaded = load::load(&self.inner, &entry).await;
-        let mut report = entry.report.lock();
-        match loaded {
-            Ok(live) => {
-                let kind = Some(live.model.kind());
-                let old = entry.live.swap(Some(Arc::new(live)));
-                *report = Report { state: State::Ready, kind, last_error: None };
-                drop(report);
-                self.retire(&entry, old);
-                Ok(())
-            }
-            Err(error) => {
-                report.last_error = Some((error.code(), load::chain(&error)));
-                if entry.live.load().is_none() {
-                    report.state = State::Failed;
-                }
-                Err(error)
-            }
-        }
+        load::versions(&self.inner, &entry, None).await
     }
 
-    /// Load a changed package beside the live one and switch over. See
+    /// Load a model's changed packages beside what is live and switch over. See
     /// [`Repository::load`].
     ///
     /// # Errors
-    /// The old model goes on serving, and a warning says why.
+    /// What was live goes on serving, and a warning says why.
     pub async fn reload(&self, name: &str) -> Result<(), RepositoryError> {
-        let result = self.load(name).await;
+        self.reload_only(name, None).await
+    }
+
+    /// As [`Repository::reload`], for the one package at `path`.
+    pub(crate) async fn reload_package(
+        &self,
+        name: &str,
+        path: &Path,
+    ) -> Result<(), RepositoryError> {
+        self.reload_only(name, Some(path)).await
+    }
+
+    async fn reload_only(&self, name: &str, only: Option<&Path>) -> Result<(), RepositoryError> {
+        let entry = self.entry(name)?;
+        let result = load::versions(&self.inner, &entry, only).await;
         match &result {
             Ok(()) => tracing::info!(model = name, "reloaded"),
             Err(error) => tracing::warn!(
@@ -252,10 +282,12 @@ impl Repository {
     /// Load every model that was added and is not loaded yet, all at once.
     /// Failures are returned with the model's name.
     pub async fn load_all(&self) -> Vec<(String, RepositoryError)> {
-        let loading = self.statuses().into_iter().filter(|model| model.state == State::Loading);
-        let loads = loading.map(|model| async move {
-            let result = self.load(&model.name).await;
-            result.err().map(|error| (model.name, error))
+        let entries = self.inner.entries.load_full();
+        let waits = |slot: &Arc<Slot>| slot.opened.lock().is_some();
+        let new = entries.values().filter(|entry| entry.slots.load().iter().any(waits));
+        let loads = new.map(|entry| async move {
+            let result = self.load(&entry.name).await;
+            result.err().map(|error| (entry.name.clone(), error))
         });
         futures::future::join_all(loads).await.into_iter().flatten().collect()
     }
@@ -263,65 +295,22 @@ impl Repository {
     /// The loaded model of a package whose load failed with [`RepositoryError::Command`],
     /// so that it need not be loaded again to be run. Once.
     pub fn take_command(&self, name: &str) -> Option<Model> {
-        self.entry(name).ok()?.command.lock().take()
+        let entry = self.entry(name).ok()?;
+        entry.slots.load().iter().find_map(|slot| slot.command.lock().take())
     }
 
-    /// Take no new requests for a model, finish those it has, and drop it.
+    /// Take no new requests for a model, finish those that its versions have, and drop them.
     ///
     /// # Errors
     /// There is no such model.
     pub async fn unload(&self, name: &str) -> Result<(), RepositoryError> {
         let entry = self.entry(name)?;
         let _one_at_a_time = entry.loading.lock().await;
-        let Some(old) = entry.live.swap(None) else { return Ok(()) };
-        entry.report.lock().state = State::Draining;
-        old.gate.close();
-        if tokio::time::timeout(self.inner.settings.drain, old.gate.idle()).await.is_err() {
-            tracing::warn!(model = name, "unloaded while requests go on; they end in their time");
-        }
-        entry.report.lock().state = State::Unloaded;
+        let slots = entry.slots.load_full();
+        let drains: Vec<_> = slots.iter().filter_map(|slot| slot.take(&entry)).collect();
+        entry.answer();
+        load::drain(&self.inner, &entry, drains).await;
         Ok(())
-    }
-
-    /// Turn new requests away, and say so to readiness probes.
-    pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Release);
-        self.inner.drained.cancel();
-    }
-
-    /// Wait until new requests are turned away.
-    pub(crate) async fn drained(&self) {
-        self.inner.drained.cancelled().await;
-    }
-
-    /// Whether every model is loaded, warmed and probed.
-    pub fn is_ready(&self) -> bool {
-        !self.is_draining()
-            && self.inner.entries.load().values().all(|entry| entry.live.load().is_some())
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
-    }
-
-    /// The names of all models, in order.
-    pub fn names(&self) -> Vec<String> {
-        self.inner.entries.load().keys().cloned().collect()
-    }
-
-    /// Where a model's package is.
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.inner.entries.load().get(name).map(|entry| entry.source.path.clone())
-    }
-
-    /// All models for reports, in the order of their names.
-    pub fn statuses(&self) -> Vec<ModelStatus> {
-        self.inner.entries.load().values().map(|entry| entry.status()).collect()
-    }
-
-    /// Bring a model's counters up to date with its graphs.
-    pub(crate) fn take_graphs(&self, live: &Live) {
-        self.inner.metrics.take_graphs(&live.name, &live.model, &live.metrics);
     }
 
     /// Where another part of the server registers its own metrics.
@@ -329,129 +318,9 @@ impl Repository {
         self.inner.metrics.registry()
     }
 
-    /// All metrics in Prometheus' text format.
-    ///
-    /// # Errors
-    /// A metric can't be written, which those of this crate always can.
-    pub fn metrics_text(&self) -> prometheus::Result<Vec<u8>> {
-        for entry in self.inner.entries.load().values() {
-            if let Some(live) = entry.live.load().as_ref() {
-                self.take_graphs(live);
-            }
-        }
-        self.inner.metrics.text()
-    }
-
-    /// The live model for a request that is about to be answered by it.
-    ///
-    /// # Errors
-    /// It is unknown, has another version, is not ready, or the server drains.
-    #[expect(clippy::unused_async, reason = "a model that is not in memory will be loaded here")]
-    pub async fn acquire(&self, name: &str, version: Option<&str>) -> Result<Arc<Live>, Failure> {
-        self.get(name, version)
-    }
-
-    /// The live model that a request would get.
-    ///
-    /// # Errors
-    /// It is unknown, has another version, is not ready, or the server drains.
-    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<Live>, Failure> {
-        let live = self.peek(name, version)?;
-        if self.is_draining() {
-            return Err(Failure::Draining);
-        }
-        Ok(live)
-    }
-
-    /// Whether a model takes requests.
-    ///
-    /// # Errors
-    /// It is unknown or has another version.
-    pub(crate) fn model_ready(&self, name: &str, version: Option<&str>) -> Result<bool, Failure> {
-        match self.get(name, version) {
-            Ok(_) => Ok(true),
-            Err(Failure::NotReady { .. } | Failure::Draining) => Ok(false),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// As [`Repository::get`], for a look that draining does not forbid.
-    ///
-    /// # Errors
-    /// It is unknown, has another version, or is not ready.
-    pub fn peek(&self, name: &str, version: Option<&str>) -> Result<Arc<Live>, Failure> {
-        let entries = self.inner.entries.load();
-        let entry = entries.get(name).ok_or_else(|| unknown(name, &entries))?;
-        let Some(live) = entry.live.load_full() else {
-            let state = entry.report.lock().state;
-            return Err(Failure::NotReady { model: entry.name.clone(), state });
-        };
-        match version {
-            Some(version) if version != live.version => Err(Failure::UnknownVersion {
-                model: entry.name.clone(),
-                version: clip(version),
-                have: live.version.clone(),
-            }),
-            _ => Ok(live),
-        }
-    }
-
-    /// The live model that answers HTTP at a path that is not the server's own, and
-    /// how much of the path is its name. A model whose kind is not known yet may be
-    /// one that answers HTTP, so that paths mean the same from start to end.
-    ///
-    /// # Errors
-    /// There is none, it is not ready, or the server drains.
-    pub(crate) fn http_target(&self, path: &str) -> Result<(Arc<Live>, usize), Failure> {
-        let entries = self.inner.entries.load();
-        let mut http = entries
-            .values()
-            .filter(|entry| matches!(entry.report.lock().kind, None | Some(ModelKind::Http)));
-        let first = http.next();
-        match (first, forward::route(path, http.next().is_none())) {
-            (None, _) => Err(Failure::unknown_path(path)),
-            (Some(only), Route::Only) => Ok((self.get(&only.name, None)?, 0)),
-            (Some(_), Route::Named { model, path: below }) => {
-                let known = entries.get(model).map(|entry| entry.report.lock().kind);
-                match known {
-                    None | Some(Some(ModelKind::Passthrough | ModelKind::Handler)) => {
-                        Err(Failure::unknown_path(path))
-                    }
-                    Some(_) => Ok((self.get(model, None)?, path.len() - below.len())),
-                }
-            }
-        }
-    }
-
     fn entry(&self, name: &str) -> Result<Arc<Entry>, RepositoryError> {
         let entry = self.inner.entries.load().get(name).cloned();
         entry.ok_or_else(|| RepositoryError::Unknown(name.to_owned()))
-    }
-
-    /// Report where the new model runs, and how the old one's requests end.
-    fn retire(&self, entry: &Arc<Entry>, old: Option<Arc<Live>>) {
-        let devices = |live: &Option<Arc<Live>>| {
-            live.as_ref().map_or_else(Vec::new, |live| live.model.graphs())
-        };
-        let metrics = &self.inner.metrics;
-        metrics.set_devices(&entry.name, &devices(&old), &devices(&entry.live.load_full()));
-        let Some(old) = old else { return };
-        let (name, drain) = (entry.name.clone(), self.inner.settings.drain);
-        let metrics = metrics.clone();
-        tokio::spawn(async move {
-            let ended = tokio::time::timeout(drain, old.gate.idle()).await.is_ok();
-            metrics.take_graphs(&name, &old.model, &old.metrics);
-            if !ended {
-                let (running, waiting) = old.gate.load();
-                tracing::warn!(
-                    model = name,
-                    version = old.version,
-                    running,
-                    waiting,
-                    "requests of the replaced version go on"
-                );
-            }
-        });
     }
 }
 
@@ -461,43 +330,115 @@ impl fmt::Debug for Repository {
     }
 }
 
-// === impl Entry, State ===
+// === impl Inner ===
+
+impl Inner {
+    /// Milliseconds since the repository was made.
+    fn millis(&self, now: Instant) -> u64 {
+        live::millis(self.origin, now)
+    }
+
+    /// Report where a model's graphs run, and no longer where `gone` ones ran.
+    fn set_devices(&self, entry: &Entry, gone: &[GraphStatus]) {
+        let answers = entry.answers.load();
+        let now: Vec<_> = answers.iter().flat_map(|live| live.model.graphs()).collect();
+        self.metrics.set_devices(&entry.name, gone, &now);
+    }
+}
+
+// === impl Entry ===
 
 impl Entry {
-    fn status(&self) -> ModelStatus {
-        let live = self.live.load();
-        let (running, waiting) = live.as_ref().map_or((0, 0), |live| live.gate.load());
-        let report = self.report.lock();
-        ModelStatus {
-            name: self.name.clone(),
-            version: live.as_ref().map(|live| live.version.clone()),
-            state: report.state,
-            path: self.source.path.clone(),
-            last_error: report.last_error.clone(),
-            running,
-            waiting,
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            slots: ArcSwap::default(),
+            answers: ArcSwap::default(),
+            chosen: AtomicUsize::new(0),
+            kind: Mutex::default(),
+            loading: Arc::default(),
         }
     }
-}
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Loading => "still loading",
-            Self::Ready => "ready",
-            Self::Failed => "not loaded: its package is broken, see the server's log",
-            Self::Draining => "finishing its last requests",
-            Self::Unloaded => "unloaded",
+    /// Whether no other package is this version.
+    fn check_free(&self, version: &semver::Version, slot: &Slot) -> Result<(), RepositoryError> {
+        let slots = self.slots.load();
+        let others = slots.iter().filter(|other| !std::ptr::eq(&***other, slot));
+        let taken = others.into_iter().find(|other| other.report.lock().version == *version);
+        taken.map_or(Ok(()), |other| {
+            Err(RepositoryError::Duplicate {
+                model: self.name.clone(),
+                version: version.to_string(),
+                first: other.source.path.clone(),
+                second: slot.source.path.clone(),
+            })
         })
+    }
+
+    /// Let requests go to what is live now.
+    fn answer(&self) {
+        let slots = self.slots.load();
+        let mut answers: Vec<_> = slots.iter().filter_map(|slot| slot.live.load_full()).collect();
+        let number = |live: &Arc<Live>| live.model.manifest().version.clone();
+        answers.sort_by_key(|live| std::cmp::Reverse(number(live)));
+        self.answers.store(Arc::new(answers));
     }
 }
 
-fn unknown(name: &str, entries: &BTreeMap<String, Arc<Entry>>) -> Failure {
-    let shown: Vec<_> = entries.keys().take(MAX_NAMES_SHOWN).map(String::as_str).collect();
-    let known = match (shown.len(), entries.len().saturating_sub(MAX_NAMES_SHOWN)) {
-        (0, _) => "none".to_owned(),
-        (_, 0) => shown.join(", "),
-        (_, more) => format!("{} and {more} more", shown.join(", ")),
-    };
-    Failure::UnknownModel { model: clip(name), known }
+// === impl Slot ===
+
+impl Slot {
+    fn new(package: Package, source: Source) -> Self {
+        let version = package.manifest().version.clone();
+        let report = Report { attempt: Attempt::Loading, version, last_error: None };
+        Self {
+            source,
+            live: ArcSwapOption::empty(),
+            report: Mutex::new(report),
+            opened: Mutex::new(Some(package)),
+            command: Mutex::new(None),
+        }
+    }
+
+    /// The version that it is, or would be.
+    fn number(&self, package: &Option<Package>) -> semver::Version {
+        match (package, &*self.live.load()) {
+            (Some(package), _) => package.manifest().version.clone(),
+            (None, Some(live)) => live.model.manifest().version.clone(),
+            (None, None) => self.report.lock().version.clone(),
+        }
+    }
+
+    /// Note what has happened. Whatever can't happen is a mistake of this crate.
+    fn on(&self, event: Event) {
+        let mut report = self.report.lock();
+        match report.attempt.on(event) {
+            Some(next) => report.attempt = next,
+            None => {
+                let (attempt, package) = (report.attempt, self.source.path.display());
+                tracing::error!(%package, ?attempt, ?event, "a version's state is not known");
+                debug_assert!(false, "{event:?} while {attempt:?}");
+            }
+        }
+    }
+
+    fn failed(&self, error: &RepositoryError) {
+        self.on(Event::Failed);
+        self.report.lock().last_error = Some((error.code(), load::chain(error)));
+    }
+
+    /// The policy does not want it.
+    fn skipped(&self) {
+        if !matches!(self.report.lock().attempt, Attempt::Draining | Attempt::Failed) {
+            self.on(Event::Skipped);
+        }
+    }
+
+    /// Take what answers out of service. Its requests go on.
+    fn take(self: &Arc<Self>, entry: &Entry) -> Option<(Arc<Self>, Arc<Live>)> {
+        let live = self.live.swap(None)?;
+        entry.answer();
+        self.on(Event::Unload);
+        Some((Arc::clone(self), live))
+    }
 }

@@ -19,10 +19,9 @@ use crate::codec::{DecodeError, EncodeError, clip};
 use crate::compression;
 use crate::repository::State;
 
-/// Seconds after which a client that was turned away may try again. A queue that is
-/// full now has moved by then; anything longer would only make clients slow.
-const RETRY_AFTER_SECONDS: &str = "1";
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static(RETRY_AFTER_SECONDS);
+/// Seconds after which a client may try again where nothing tells how long it takes;
+/// anything longer would only make clients slow.
+pub(crate) const RETRY_AFTER: u64 = 1;
 
 /// What a gRPC status has beside its text: the stable word, and the same number of seconds.
 const GRPC_CODE: &str = "wick-code";
@@ -61,7 +60,7 @@ pub enum Failure {
     #[error("the server holds as many bytes of requests as it may")]
     OutOfBodyMemory,
     #[error("model `{model}` has as many requests waiting as it may")]
-    QueueFull { model: String },
+    QueueFull { model: String, retry_after: u64 },
     #[error("the request waited {waited:?} for model `{model}`, and did not get its turn")]
     WaitedTooLong { model: String, waited: Duration },
     #[error("the request did not end within the {0:?} that the client gives it")]
@@ -70,6 +69,13 @@ pub enum Failure {
     Draining,
     #[error("model `{model}` is {state}")]
     NotReady { model: String, state: State },
+    #[error("model `{model}` left memory, and cannot be loaded again: {why}")]
+    Asleep { model: String, why: String },
+    #[error(
+        "model `{model}` is not in memory and needs {need} bytes; all models together may have \
+         {limit}, and others are at work: try again later"
+    )]
+    NoRoom { model: String, need: u64, limit: u64 },
     #[error("model `{model}` is not loaded: {why}")]
     NotLoaded { model: String, why: String },
     #[error("models are not loaded and unloaded by request: start the server with --model-control")]
@@ -140,6 +146,8 @@ impl Failure {
             Self::WaitedTooLong { .. }
             | Self::Draining
             | Self::NotReady { .. }
+            | Self::Asleep { .. }
+            | Self::NoRoom { .. }
             | Self::OutOfBodyMemory
             | Self::Infer(InferError::Unavailable(_) | InferError::Cancelled) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -159,15 +167,19 @@ impl Failure {
     pub fn to_status(&self) -> Status {
         let mut metadata = MetadataMap::new();
         metadata.insert(GRPC_CODE, MetadataValue::from_static(self.code()));
-        if self.retry() {
-            metadata.insert(GRPC_RETRY_AFTER, MetadataValue::from_static(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after() {
+            metadata.insert(GRPC_RETRY_AFTER, MetadataValue::from(seconds));
         }
         Status::with_metadata(grpc_code(self.status()), self.to_string(), metadata)
     }
 
-    /// Whether the same request may succeed a moment later.
-    fn retry(&self) -> bool {
-        matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    /// Seconds after which the same request may succeed.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::QueueFull { retry_after, .. } => Some(*retry_after),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
+            _ => None,
+        }
     }
 
     /// The failure's column in Triton's metric.
@@ -177,6 +189,7 @@ impl Failure {
             | Self::WaitedTooLong { .. }
             | Self::Draining
             | Self::NotReady { .. }
+            | Self::NoRoom { .. }
             | Self::OutOfBodyMemory
             | Self::ClientDeadline(_) => FailureClass::Rejected,
             Self::Infer(InferError::Cancelled) => FailureClass::Canceled,
@@ -227,7 +240,8 @@ impl Reason for Failure {
             Self::ClientDeadline(_) => "deadline",
             Self::Draining => "draining",
             Self::NotReady { .. } => "not-ready",
-            Self::NotLoaded { .. } => "not-loaded",
+            Self::NotLoaded { .. } | Self::Asleep { .. } => "not-loaded",
+            Self::NoRoom { .. } => "no-room",
             Self::NoModelControl => "no-model-control",
             Self::NoToken => "no-token",
             Self::UnknownToken => "unknown-token",
@@ -245,8 +259,8 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = ErrorJson { error: &self.to_string(), code: self.code() };
         let mut response = json(self.status(), &body);
-        if self.retry() {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, BEARER);
@@ -312,7 +326,7 @@ mod tests {
         let model = || "m".to_owned();
         let table = [
             (
-                Failure::QueueFull { model: model() },
+                Failure::QueueFull { model: model(), retry_after: 3 },
                 429,
                 Code::ResourceExhausted,
                 "queue-full",
@@ -330,6 +344,20 @@ mod tests {
                 503,
                 Code::Unavailable,
                 "not-ready",
+                true,
+            ),
+            (
+                Failure::Asleep { model: model(), why: model() },
+                503,
+                Code::Unavailable,
+                "not-loaded",
+                true,
+            ),
+            (
+                Failure::NoRoom { model: model(), need: 2, limit: 1 },
+                503,
+                Code::Unavailable,
+                "no-room",
                 true,
             ),
             (Failure::Draining, 503, Code::Unavailable, "draining", true),

@@ -146,7 +146,10 @@ async fn metrics(State(app): State<App>) -> Response {
 async fn metadata(State(app): State<App>, grant: Grant, target: Target) -> Response {
     let peek = || app.repository.peek(&target.model, target.version.as_deref());
     match grant.check(&target.model).and_then(|()| peek()) {
-        Ok(live) => json(StatusCode::OK, &ModelJson::new(&live)),
+        Ok(live) => {
+            let versions = app.repository.versions(&target.model);
+            json(StatusCode::OK, &ModelJson::new(&live, &versions))
+        }
         Err(failure) => failure.into_response(),
     }
 }

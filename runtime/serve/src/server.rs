@@ -127,6 +127,10 @@ impl Bound {
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let _reloads = reloads(&self.settings, &shutdown);
+        let (tended, stop) = (repository.clone(), shutdown.child_token());
+        // Ends with this future, however that ends.
+        let _tending = stop.clone().drop_guard();
+        tokio::spawn(async move { tended.tend(stop).await });
         loop {
             // Reap, so that the set stays as small as the number of connections.
             while connections.try_join_next().is_some() {}

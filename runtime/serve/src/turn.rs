@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use wick_engine::ModelKind;
 
-use crate::admission::Refusal;
+use crate::admission::{Priority, Refusal};
 use crate::gate::{Denied, Permit};
 use crate::metrics::micros;
-use crate::repository::Live;
+use crate::repository::{Live, Woken};
 use crate::respond::{Failure, FailureClass};
 
 /// Counts one request, also when it is dropped before its end.
@@ -18,33 +18,52 @@ pub struct Tally {
     done: bool,
 }
 
+/// Why a request was not let in.
+enum Outside {
+    Failed(Failure),
+    /// The queue's own patience is over.
+    Patience,
+    /// The request's time is.
+    Deadline,
+}
+
 /// Counts a request that waits, for as long as it does.
 struct Pending<'a>(&'a Live);
 
-/// Wait for a turn. `client` is the client's deadline if it comes before the
-/// model's `own`.
+/// Refuse a request whose model has no place left, before anything is read for it.
 ///
 /// # Errors
-/// The queue is full, the model goes away, or the time is over.
+/// [`Failure::QueueFull`].
+pub fn knock(live: &Live) -> Result<(), Failure> {
+    if live.gate.is_full() { Err(queue_full(live)) } else { Ok(()) }
+}
+
+/// Wait for a turn, and for the model to be in memory. `client` is the client's deadline if
+/// it comes before the model's `own`.
+///
+/// # Errors
+/// The queue is full, the model goes away or can't be loaded, or the time is over.
 pub async fn admit(
     live: &Live,
     client: Option<Duration>,
     own: Duration,
+    priority: Priority,
 ) -> Result<(Permit, Instant), Failure> {
     let arrived = Instant::now();
     let deadline = arrived + client.unwrap_or(own);
+    live.touch(arrived);
     let entered = {
         let _pending = Pending::new(live);
-        live.gate.enter(deadline).await
+        enter(live, arrived, deadline, priority).await
     };
     let waited = arrived.elapsed();
     live.metrics.queue_us.inc_by(micros(waited));
-    let model = || live.name.clone();
-    let permit = entered.map_err(|denied| match (denied, client) {
-        (Denied::Refused(Refusal::QueueFull), _) => Failure::QueueFull { model: model() },
-        (Denied::Refused(Refusal::Draining), _) => Failure::Draining,
-        (Denied::WaitedTooLong, Some(client)) => Failure::ClientDeadline(client),
-        (Denied::WaitedTooLong, None) => Failure::WaitedTooLong { model: model(), waited },
+    let permit = entered.map_err(|outside| match (outside, client) {
+        (Outside::Failed(failure), _) => failure,
+        (Outside::Deadline, Some(client)) => Failure::ClientDeadline(client),
+        (Outside::Deadline | Outside::Patience, _) => {
+            Failure::WaitedTooLong { model: live.name.clone(), waited }
+        }
     })?;
     if live.model.kind() != ModelKind::Passthrough {
         // Each request gets a fresh instance. Without one, the graph's runs are
@@ -53,6 +72,47 @@ pub async fn admit(
         live.metrics.exec.inc();
     }
     Ok((permit, deadline))
+}
+
+/// Through the model's door, into memory, through the process's door. In this order: a model
+/// that is being loaded must not take places of those that could compute.
+async fn enter(
+    live: &Live,
+    arrived: Instant,
+    deadline: Instant,
+    priority: Priority,
+) -> Result<Permit, Outside> {
+    let patience = live.model.limits().queue_timeout.map(|most| arrived + most);
+    let (until, late) = match patience {
+        Some(until) if until < deadline => (until, Outside::Patience),
+        _ => (deadline, Outside::Deadline),
+    };
+    let permit = match live.gate.enter_as(until, priority).await {
+        Ok(permit) => permit,
+        Err(Denied::Refused(Refusal::QueueFull)) => return Err(Outside::Failed(queue_full(live))),
+        Err(Denied::Refused(Refusal::Draining)) => return Err(Outside::Failed(Failure::Draining)),
+        Err(Denied::WaitedTooLong) => return Err(late),
+    };
+    if live.is_cold() {
+        match live.wake(deadline).await {
+            Woken::Ready => {}
+            Woken::Failed(failure) => return Err(Outside::Failed(failure)),
+            Woken::TooLate => return Err(Outside::Deadline),
+        }
+    }
+    match &live.part {
+        None => Ok(permit),
+        // Whoever has come so far waits for others to compute, and not in a queue.
+        Some(part) => match part.enter(deadline).await {
+            Some(core) => Ok(permit.with_core(core)),
+            None => Err(Outside::Deadline),
+        },
+    }
+}
+
+fn queue_full(live: &Live) -> Failure {
+    let retry_after = live.gate.retry_after(Instant::now());
+    Failure::QueueFull { model: live.name.clone(), retry_after }
 }
 
 // === impl Tally ===

@@ -30,7 +30,18 @@ pub struct Watch {
     watcher: RecommendedWatcher,
     repository: Repository,
     dirty: Arc<Dirty>,
-    packages: BTreeMap<String, PathBuf>,
+    packages: Packages,
+}
+
+/// What is watched, by its absolute path.
+type Packages = BTreeMap<PathBuf, Watched>;
+
+/// A package of a model.
+#[derive(Debug, Clone)]
+struct Watched {
+    model: String,
+    /// As it was given to the repository.
+    path: PathBuf,
 }
 
 /// Packages could not be watched.
@@ -41,14 +52,15 @@ pub struct WatchError {
     source: notify::Error,
 }
 
-/// Models with changes that are not loaded yet: at most one entry a model.
+/// Packages with changes that are not loaded yet, by their absolute paths: at most one
+/// entry a package.
 #[derive(Default)]
 struct Dirty {
-    models: Mutex<BTreeMap<String, Change>>,
+    packages: Mutex<BTreeMap<PathBuf, Change>>,
     changed: Notify,
 }
 
-/// When a model's package changed for the first and for the last time.
+/// When a package changed for the first and for the last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Change {
     first: Instant,
@@ -63,16 +75,14 @@ impl Watch {
     /// # Errors
     /// The system's watches are used up, or a package is gone.
     pub fn new(repository: Repository) -> Result<Self, WatchError> {
-        let packages: BTreeMap<_, _> = repository
-            .names()
-            .into_iter()
-            .filter_map(|name| {
-                let path = repository.path(&name)?;
+        let mut packages = Packages::new();
+        for model in repository.names() {
+            for path in repository.paths(&model) {
                 // Events name absolute paths.
-                let path = std::path::absolute(&path).unwrap_or(path);
-                Some((name, path))
-            })
-            .collect();
+                let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+                packages.insert(absolute, Watched { model: model.clone(), path });
+            }
+        }
         let dirty = Arc::new(Dirty::default());
         let (sink, paths) = (Arc::clone(&dirty), packages.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -80,7 +90,7 @@ impl Watch {
         });
         let failed = |path: &Path, source| WatchError { path: path.to_owned(), source };
         let mut watcher = watcher.map_err(|source| failed(Path::new("files"), source))?;
-        for path in packages.values() {
+        for path in packages.keys() {
             watch(&mut watcher, path).map_err(|source| failed(path, source))?;
         }
         Ok(Self { watcher, repository, dirty, packages })
@@ -91,15 +101,15 @@ impl Watch {
         loop {
             let changed = self.dirty.changed.notified();
             let ready = self.dirty.settled(Instant::now());
-            for name in &ready {
+            for path in &ready {
+                let Some(package) = self.packages.get(path) else { continue };
+                let name = &package.model;
                 // A package that was replaced as a whole has a new inode to watch.
-                if let Some(path) = self.packages.get(name)
-                    && let Err(error) = watch(&mut self.watcher, path)
-                {
+                if let Err(error) = watch(&mut self.watcher, path) {
                     tracing::warn!(model = name, %error, "the package is not watched any more");
                 }
                 // The repository logs how it went; either way the next change counts.
-                let _ = self.repository.reload(name).await;
+                let _ = self.repository.reload_package(name, &package.path).await;
             }
             let next = self.dirty.next();
             let pause = async {
@@ -132,43 +142,38 @@ fn watch(watcher: &mut RecommendedWatcher, path: &Path) -> notify::Result<()> {
 // === impl Dirty ===
 
 impl Dirty {
-    fn note(
-        &self,
-        event: notify::Result<Event>,
-        packages: &BTreeMap<String, PathBuf>,
-        now: Instant,
-    ) {
+    fn note(&self, event: notify::Result<Event>, packages: &Packages, now: Instant) {
         let Ok(event) = event else { return };
         let all = event.need_rescan();
         if !all && !is_change(&event.kind) {
             return;
         }
-        let mut models = self.models.lock();
-        for (name, package) in packages {
+        let mut dirty = self.packages.lock();
+        for package in packages.keys() {
             if all || event.paths.iter().any(|path| path.starts_with(package)) {
-                let change = models.entry(name.clone()).or_insert(Change { first: now, last: now });
-                change.last = now;
+                let first = Change { first: now, last: now };
+                dirty.entry(package.clone()).or_insert(first).last = now;
             }
         }
-        drop(models);
+        drop(dirty);
         self.changed.notify_one();
     }
 
-    /// Take the models whose packages are quiet.
-    fn settled(&self, now: Instant) -> Vec<String> {
-        let mut models = self.models.lock();
-        let ready: Vec<_> = models
+    /// Take the packages that are quiet.
+    fn settled(&self, now: Instant) -> Vec<PathBuf> {
+        let mut dirty = self.packages.lock();
+        let ready: Vec<_> = dirty
             .iter()
             .filter(|(_, change)| change.due() <= now)
-            .map(|(n, _)| n.clone())
+            .map(|(package, _)| package.clone())
             .collect();
-        models.retain(|name, _| !ready.contains(name));
+        dirty.retain(|package, _| !ready.contains(package));
         ready
     }
 
     /// When the next package will have been quiet for long enough.
     fn next(&self) -> Option<Instant> {
-        self.models.lock().values().copied().map(Change::due).min()
+        self.packages.lock().values().copied().map(Change::due).min()
     }
 }
 

@@ -264,6 +264,12 @@ impl Brought {
         found.map(|(_, _, handle)| handle.clone())
     }
 
+    /// Forget all of them.
+    pub(crate) fn clear(&self) {
+        let dropped = std::mem::take(&mut *self.0.lock());
+        drop(dropped);
+    }
+
     fn keep(&self, digest: Digest, device: DeviceKind, handle: GraphHandle) {
         let mut graphs = self.0.lock();
         graphs.insert(0, (digest, device, handle));

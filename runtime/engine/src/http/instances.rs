@@ -3,10 +3,11 @@
 //!
 //! A used instance is faster, since it is neither made nor initialised, and it remembers what
 //! its guest remembers. That is the package's choice, and it ends: after `reuse` requests, after
-//! any failure, and when more instances rest than [`MAX_RESTING`].
+//! any failure, when more instances rest than [`MAX_RESTING`], and when a request of any model
+//! waits for a place that a resting one has.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -38,8 +39,12 @@ pub(crate) struct Instances {
     pre: ProxyPre<State>,
     /// Requests that one instance answers, at least 1.
     reuse: u32,
-    resting: Mutex<Vec<Resting>>,
+    pool: Arc<Pool>,
 }
+
+/// Instances of one model that rest.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<Vec<Resting>>);
 
 /// A guest that runs.
 pub(super) struct Instance {
@@ -67,7 +72,7 @@ struct Guest {
 
 impl Instances {
     pub(crate) fn new(pre: ProxyPre<State>, reuse: u32) -> Self {
-        Self { pre, reuse: reuse.max(1), resting: Mutex::default() }
+        Self { pre, reuse: reuse.max(1), pool: Arc::default() }
     }
 
     /// An instance for one request that ends at `deadline`.
@@ -80,7 +85,7 @@ impl Instances {
         deadline: Instant,
     ) -> Result<Instance, InferError> {
         // The lock must not be held any longer.
-        let resting = self.resting.lock().pop();
+        let resting = self.pool.0.lock().pop();
         if let Some(resting) = resting {
             return Ok(resting.wake(model, deadline));
         }
@@ -93,17 +98,47 @@ impl Instances {
         Ok(Instance { guest, slot })
     }
 
+    /// Drop the instances that rest.
+    pub(crate) fn clear(&self) {
+        let dropped = std::mem::take(&mut *self.pool.0.lock());
+        drop(dropped);
+    }
+
+    pub(crate) fn pool(&self) -> Weak<Pool> {
+        Arc::downgrade(&self.pool)
+    }
+
     /// Keep an instance for another request, if it may have one.
-    pub(super) fn give_back(&self, instance: Instance) {
+    pub(super) fn give_back(&self, model: &Inner, instance: Instance) {
         let Instance { mut guest, slot } = instance;
         if guest.answered >= self.reuse || guest.has_left_something_open() {
             return;
         }
         guest.output.restart();
-        let mut resting = self.resting.lock();
+        let mut resting = self.pool.0.lock();
         if resting.len() < MAX_RESTING {
             resting.push(Resting { guest, place: slot.rest() });
         }
+        drop(resting);
+        // Somebody may have begun to wait for a place before this one rested in it.
+        model.engine.make_room();
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// End the instance that has rested longest.
+    pub(crate) fn end_one(&self) {
+        let mut resting = self.0.lock();
+        let ended = (!resting.is_empty()).then(|| resting.remove(0));
+        // Its memory is given back without the lock.
+        drop(resting);
+        drop(ended);
     }
 }
 

@@ -96,6 +96,24 @@ async fn the_deadline_of_a_used_instance_is_that_of_its_request() {
 }
 
 #[tokio::test]
+async fn an_instance_that_rests_gives_its_place_to_whoever_waits_for_one() {
+    let settings = EngineSettings { max_instances: 1, ..EngineSettings::default() };
+    let engine = Engine::new(settings, nn()).unwrap();
+    let (resting, other) = (reused(&engine, 100).await, web(&engine).await);
+    for _ in 0..3 {
+        assert_eq!(count(&resting).await, "1", "it was ended meanwhile");
+        assert_eq!(count(&resting).await, "2", "it rests while nobody waits");
+        assert_eq!(count(&other).await, "1", "the only place is to be had");
+    }
+    // Waiting begins while the instance still works, and it rests afterwards.
+    let (one, two) =
+        tokio::join!(async { text(get(&resting, "/count", b"", PATIENCE).await).await }, async {
+            text(get(&other, "/count", b"", PATIENCE).await).await
+        },);
+    assert_eq!((one.as_str(), two.as_str()), ("1", "1"));
+}
+
+#[tokio::test]
 async fn only_web_guests_are_used_again() {
     let engine = engine();
     let manifest = BARE.replace("[handler]\n", "[handler]\nreuse = 2\n");

@@ -39,7 +39,7 @@ struct FileRecord {
 /// What the file system says of a file: if none of it has changed, the content has
 /// not either. The device is no part of it: each mount of the same image has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     pub inode: u64,
     pub size: u64,
     pub modified: (i64, i64),

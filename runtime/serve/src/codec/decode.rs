@@ -128,11 +128,13 @@ pub(crate) fn assemble(
 ) -> Result<Decoded, DecodeError> {
     let asked = parameters.take_bool("binary_data_output").map_err(DecodeError::Request)?;
     let timeout = parameters.take_count("timeout").map_err(DecodeError::Request)?;
+    let priority = parameters.take_count("priority").map_err(DecodeError::Request)?;
     let (outputs, flags) = outputs(wanted)?;
     Ok(Decoded {
         request: InferRequest { id, parameters: parameters.0, inputs, outputs },
         wants: Wants { binary: asked.unwrap_or(binary), outputs: flags },
         timeout: timeout.filter(|&micros| micros > 0).map(Duration::from_micros),
+        priority: priority.unwrap_or(0),
     })
 }
 
@@ -174,6 +176,7 @@ fn decode_raw(body: &Bytes, inputs: &[TensorSpec]) -> Result<Decoded, DecodeErro
         request: InferRequest { inputs: vec![(spec.name.clone(), tensor)], ..Default::default() },
         wants: Wants { binary: true, outputs: Vec::new() },
         timeout: None,
+        priority: 0,
     })
 }
 

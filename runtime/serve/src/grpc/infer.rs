@@ -14,6 +14,7 @@ use wick_engine::ModelKind;
 
 use super::convert;
 use super::proto::{ModelInferRequest, ModelInferResponse};
+use crate::admission::Priority;
 use crate::auth::Grant;
 use crate::body::Held;
 use crate::call::{self, Asks};
@@ -98,9 +99,10 @@ async fn serve(
     if !held.grow(size.saturating_sub(held.bytes())) {
         return Err(Failure::OutOfBodyMemory);
     }
-    let Decoded { request, wants, timeout } = convert::request(message)?;
+    let Decoded { request, wants, timeout, priority } = convert::request(message)?;
     convert::wanted_form_is_possible(live.model.outputs(), &request.outputs, wants.binary)?;
-    let asks = Asks { timeout: timeout.into_iter().chain(left).min() };
+    let timeout = timeout.into_iter().chain(left).min();
+    let asks = Asks { timeout, priority: Priority::asked(priority) };
     let id = request.id.clone();
     let response = call::call(live, request, asks).await?;
     let who = Identity { model: &live.name, version: &live.version, id: id.as_deref() };

@@ -98,11 +98,12 @@ impl GrpcInferenceService for Inference {
         let peek = || self.app.repository.peek(&name, version(&asked));
         let live = grant.check(&name).and_then(|()| peek());
         answered(live.map(|live| {
-            let model = ModelJson::new(&live);
+            let versions = self.app.repository.versions(&name);
+            let model = ModelJson::new(&live, &versions);
             let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect();
             ModelMetadataResponse {
                 name: model.name.to_owned(),
-                versions: model.versions.map(str::to_owned).to_vec(),
+                versions: model.versions.into_iter().map(str::to_owned).collect(),
                 platform: model.platform.to_owned(),
                 inputs: tensors(model.inputs),
                 outputs: tensors(model.outputs),

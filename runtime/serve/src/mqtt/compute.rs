@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 use wick_engine::ModelKind;
 
 use super::requests::{Answer, Call};
+use crate::admission::Priority;
 use crate::call::{self, Asks};
 use crate::codec::{self, Encoded};
 use crate::infer;
@@ -88,10 +89,11 @@ async fn serve(live: &Arc<Live>, call: Call, max_body: u64) -> Result<Encoded, F
         return Err(Failure::TooLarge { limit, whose });
     }
     let decoded = infer::decode(live, call.header, call.body).await?;
-    let codec::Decoded { request, wants, timeout } = decoded;
+    let codec::Decoded { request, wants, timeout, priority } = decoded;
     tracing::Span::current().record("id", request.id.as_deref());
     codec::wanted_json_is_possible(live.model.outputs(), &request.outputs, &wants)?;
-    let asks = Asks { timeout: timeout.into_iter().chain(call.timeout).min() };
+    let timeout = timeout.into_iter().chain(call.timeout).min();
+    let asks = Asks { timeout, priority: Priority::asked(priority) };
     let id = request.id.clone();
     let response = call::call(live, request, asks).await?;
     infer::encode(live, id, response, wants).await

@@ -19,7 +19,7 @@ use rumqttc::v5::mqttbytes::v5::Publish;
 
 use super::dedup::{Key, Memory};
 use super::requests::{Answer, Call, Reply, Request};
-use crate::respond::Failure;
+use crate::respond::{Failure, RETRY_AFTER};
 
 /// Packet identifiers of answers are below; the link's own packets have those above.
 pub const MAX_ANSWER_PACKET: u16 = 60_000;
@@ -286,7 +286,8 @@ impl Flow {
             }
             (None, Err(failure)) => (Some(Answer::failed(&failure)), None),
             (None, Ok(call)) if full => {
-                (Some(Answer::failed(&Failure::QueueFull { model: call.model })), None)
+                let full = Failure::QueueFull { model: call.model, retry_after: RETRY_AFTER };
+                (Some(Answer::failed(&full)), None)
             }
             (None, Ok(_)) if self.bytes + request.bytes > self.limits.bytes => {
                 (Some(Answer::failed(&Failure::OutOfBodyMemory)), None)

@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn an_answer_carries_status_code_and_correlation() {
-        let failure = Failure::QueueFull { model: "m".into() };
+        let failure = Failure::QueueFull { model: "m".into(), retry_after: 1 };
         let reply = Reply { topic: "a".into(), correlation: Some(Bytes::from_static(b"17")) };
         let answer = Answer::failed(&failure);
         let publish = answer.publish(&reply, QoS::AtLeastOnce, 3, false);

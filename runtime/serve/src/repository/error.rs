@@ -10,8 +10,11 @@ use wick_package::{OpenError, Reason};
 pub enum RepositoryError {
     #[error("cannot open the package at {path}")]
     Open { path: PathBuf, source: Box<OpenError> },
-    #[error("two packages are called `{model}`: {first} and {second}; give one another name")]
-    Duplicate { model: String, first: PathBuf, second: PathBuf },
+    #[error(
+        "two packages are version {version} of `{model}`: {first} and {second}; give one another \
+         version or name"
+    )]
+    Duplicate { model: String, version: String, first: PathBuf, second: PathBuf },
     #[error("cannot load model `{model}`")]
     Load { model: String, source: LoadError },
     #[error("the package of model `{model}` is now called `{now}`: start a server for it")]
@@ -24,6 +27,11 @@ pub enum RepositoryError {
     WarmupFile { model: String, path: String, source: std::io::Error },
     #[error("the warm-up request {path} of model `{model}` is not an inference request: {detail}")]
     WarmupRequest { model: String, path: String, detail: String },
+    #[error(
+        "model `{model}` needs {need} bytes, and all models together may have {limit}: those that \
+         have requests in work leave no room; raise --max-loaded-memory, or serve fewer models"
+    )]
+    NoRoom { model: String, need: u64, limit: u64 },
     #[error("there is no model `{0}`")]
     Unknown(String),
     #[error("the metrics could not be set up")]
@@ -41,6 +49,7 @@ impl Reason for RepositoryError {
             Self::Renamed { .. } => "model-renamed",
             Self::Command { .. } => "is-a-command",
             Self::WarmupFile { .. } | Self::WarmupRequest { .. } => "warmup-request",
+            Self::NoRoom { .. } => "no-room",
             Self::Unknown(_) => "not-found",
             Self::Metrics(_) | Self::Task(_) => "internal",
         }

@@ -1,15 +1,19 @@
-//! From a path to a live model: open, load, warm and probe.
+//! From paths to live models: open, choose versions, load, warm and probe, switch over.
 
 use std::error::Error;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
 use wick_engine::{InferRequest, Model, ModelKind};
 use wick_package::{Blob, GraphSpec, Package, RelPath};
 
-use super::{Entry, Inner, Live, MIN_CONCURRENCY, RepositoryError};
+use super::live::Memory;
+use super::state::Event;
+use super::{Entry, Inner, Live, MIN_CONCURRENCY, RepositoryError, Slot, rest};
 use crate::codec;
 use crate::gate::Gate;
 
@@ -22,31 +26,195 @@ pub(super) async fn open(path: PathBuf) -> Result<Package, RepositoryError> {
     opened.await.map_err(|error| RepositoryError::Task(error.to_string()))?
 }
 
-/// Load the model of an entry from its path, beside what is live.
-pub(super) async fn load(inner: &Inner, entry: &Entry) -> Result<Live, RepositoryError> {
-    let name = &entry.name;
-    let start = Instant::now();
-    let opened = entry.opened.lock().take();
+/// Load the versions of a model that the policy wants, and let go of the others. `only` is
+/// the package that has changed; without it all are opened again.
+///
+/// # Errors
+/// The first of them, in the order of the packages. What was live goes on serving.
+pub(super) async fn versions(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    only: Option<&Path>,
+) -> Result<(), RepositoryError> {
+    let turn = Arc::clone(&entry.loading).lock_owned().await;
+    let slots = entry.slots.load_full();
+    let mut failed = None;
+    let mut found = Vec::new();
+    for slot in slots.iter() {
+        match reopened(entry, slot, only).await {
+            Ok(package) => found.push((Arc::clone(slot), package)),
+            Err(error) => {
+                slot.failed(&error);
+                failed.get_or_insert(error);
+                if slot.live.load().is_some() {
+                    found.push((Arc::clone(slot), None));
+                }
+            }
+        }
+    }
+    let numbers: Vec<_> = found.iter().map(|(slot, package)| slot.number(package)).collect();
+    let chosen = inner.cycle.versions.choose(&numbers.iter().collect::<Vec<_>>());
+    entry.chosen.store(chosen.iter().filter(|wanted| **wanted).count(), Ordering::Relaxed);
+    let mut wanted = Vec::new();
+    let mut unwanted = Vec::new();
+    for ((slot, package), is_wanted) in found.into_iter().zip(chosen) {
+        if is_wanted {
+            wanted.push((slot, package));
+        } else {
+            unwanted.push(slot);
+        }
+    }
+    let loads = wanted.iter_mut().map(|(slot, package)| {
+        let package = package.take();
+        async move {
+            if package.is_none() && slot.live.load().is_some() {
+                return Ok(());
+            }
+            one(inner, entry, slot, package).await
+        }
+    });
+    for loaded in futures::future::join_all(loads).await {
+        failed = failed.or(loaded.err());
+    }
+    // An older version goes on in the place of one that can't be loaded.
+    let all_live = wanted.iter().all(|(slot, _)| slot.live.load().is_some());
+    let dropped = unwanted.iter().filter(|_| all_live).filter_map(|slot| slot.take(entry));
+    let drains: Vec<_> = dropped.collect();
+    unwanted.iter().filter(|slot| slot.live.load().is_none()).for_each(|slot| slot.skipped());
+    entry.answer();
+    if !drains.is_empty() {
+        let (inner, entry) = (Arc::clone(inner), Arc::clone(entry));
+        // The next load waits for it, and nobody else does.
+        tokio::spawn(async move {
+            drain(&inner, &entry, drains).await;
+            drop(turn);
+        });
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Let the requests of versions end that take no new ones, and drop them.
+pub(super) async fn drain(inner: &Inner, entry: &Entry, drains: Vec<(Arc<Slot>, Arc<Live>)>) {
+    let ends = drains.iter().map(|(_, live)| {
+        live.gate.close();
+        ended(inner, live)
+    });
+    futures::future::join_all(ends).await;
+    let gone: Vec<_> = drains.iter().flat_map(|(_, live)| live.model.graphs()).collect();
+    inner.set_devices(entry, &gone);
+    let slots: Vec<_> = drains.into_iter().map(|(slot, _)| slot).collect();
+    inner.give_back();
+    slots.iter().for_each(|slot| slot.on(Event::Drained));
+}
+
+/// Wait for the requests of something that gets no new ones.
+async fn ended(inner: &Inner, live: &Live) {
+    let ended = tokio::time::timeout(inner.settings.drain, live.gate.idle()).await.is_ok();
+    inner.metrics.take_graphs(&live.name, &live.model, &live.metrics);
+    if !ended {
+        let (running, waiting) = live.gate.load();
+        let (model, version) = (&live.name, &live.version);
+        tracing::warn!(
+            model,
+            version,
+            running,
+            waiting,
+            "requests of a version that is gone go on"
+        );
+    }
+}
+
+/// The package of a slot, if it is to be loaded: opened now, or when it was added.
+async fn reopened(
+    entry: &Entry,
+    slot: &Slot,
+    only: Option<&Path>,
+) -> Result<Option<Package>, RepositoryError> {
+    let opened = slot.opened.lock().take();
     let package = match opened {
         Some(package) => package,
-        None => open(entry.source.path.clone()).await?,
+        None if only.is_none_or(|only| only == slot.source.path) => {
+            open(slot.source.path.clone()).await?
+        }
+        None => return Ok(None),
     };
-    if package.manifest().name.as_str() != name {
-        let now = package.manifest().name.to_string();
-        return Err(RepositoryError::Renamed { model: name.clone(), now });
+    let (name, version) = (package.manifest().name.as_str(), &package.manifest().version);
+    if name != entry.name {
+        let (model, now) = (entry.name.clone(), name.to_owned());
+        return Err(RepositoryError::Renamed { model, now });
     }
+    entry.check_free(version, slot)?;
+    slot.report.lock().version = version.clone();
+    Ok(Some(package))
+}
+
+/// Load, warm and probe one version, then switch requests over to it.
+async fn one(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    slot: &Slot,
+    package: Option<Package>,
+) -> Result<(), RepositoryError> {
+    slot.on(Event::Load);
+    let loaded = match package {
+        Some(package) => load(inner, entry, slot, package).await,
+        None => match open(slot.source.path.clone()).await {
+            Ok(package) => load(inner, entry, slot, package).await,
+            Err(error) => Err(error),
+        },
+    };
+    let live = loaded.inspect_err(|error| slot.failed(error))?;
+    *entry.kind.lock() = Some(live.model.kind());
+    let old = {
+        let mut report = slot.report.lock();
+        report.last_error = None;
+        slot.live.swap(Some(live))
+    };
+    slot.on(Event::Live);
+    entry.answer();
+    let gone = old.as_ref().map_or_else(Vec::new, |old| old.model.graphs());
+    inner.set_devices(entry, &gone);
+    if let Some(old) = old {
+        let inner = Arc::clone(inner);
+        tokio::spawn(async move {
+            ended(&inner, &old).await;
+            drop(old);
+            inner.give_back();
+        });
+    }
+    Ok(())
+}
+
+/// Load the model of a package, beside what is live.
+async fn load(
+    inner: &Arc<Inner>,
+    entry: &Entry,
+    slot: &Slot,
+    package: Package,
+) -> Result<Arc<Live>, RepositoryError> {
+    let name = &entry.name;
+    let start = Instant::now();
     let request = warmup_request(name, &package).await?;
+    let weights = package.manifest().graphs.iter();
+    let weights = weights.filter_map(|graph| Some(package.file(&graph.path).ok()?.len)).sum();
+    let room = inner.room(weights).await.map_err(|full| RepositoryError::NoRoom {
+        model: name.clone(),
+        need: full.need,
+        limit: full.limit,
+    })?;
+    let before = rest::resident();
     let opened = Instant::now();
 
     let failed = |source| RepositoryError::Load { model: name.clone(), source };
-    let grants = entry.source.grants.clone();
+    let grants = slot.source.grants.clone();
     let model = inner.engine.load(package, grants).await.map_err(failed)?;
     if model.kind() == ModelKind::Command {
-        *entry.command.lock() = Some(model);
+        *slot.command.lock() = Some(model);
         return Err(RepositoryError::Command { model: name.clone() });
     }
+    slot.on(Event::Loaded);
     let loaded = Instant::now();
-    model.warm(request).await.map_err(failed)?;
+    model.warm(request.clone()).await.map_err(failed)?;
     let warmed = Instant::now();
 
     let metrics = &inner.metrics;
@@ -62,26 +230,50 @@ pub(super) async fn load(inner: &Inner, entry: &Entry) -> Result<Live, Repositor
         warm_ms = (warmed - loaded).as_millis() as u64,
         "ready"
     );
-    Ok(live(inner, name.clone(), model))
+    let live = live(inner, name.clone(), model, request);
+    inner.taken(&live, before).await;
+    drop(room);
+    Ok(live)
 }
 
-fn live(inner: &Inner, name: String, model: Model) -> Live {
+fn live(inner: &Arc<Inner>, name: String, model: Model, probe: Option<InferRequest>) -> Arc<Live> {
     let limits = &model.manifest().limits;
     let default = default_concurrency(inner.settings.cpus, &model.manifest().graphs);
     let concurrency = limits.concurrency.map_or(default, |most| most.get() as usize);
     let gate = Gate::new(concurrency, limits.queue as usize);
     let version = model.manifest().version.to_string();
     let metrics = inner.metrics.model(&name, &version);
-    Live { model, name, version, gate, metrics }
+    let now = inner.millis(Instant::now());
+    let computes = model.kind() != ModelKind::Http && model.manifest().wants.network.is_empty();
+    let part = computes.then(|| inner.cores.part(limits.weight, batched(&model.manifest().graphs)));
+    Arc::new_cyclic(|me| {
+        let memory = Memory {
+            origin: inner.origin,
+            home: Arc::downgrade(inner),
+            me: Weak::clone(me),
+            cold: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+            bytes: AtomicU64::new(0),
+            used: AtomicU64::new(now),
+            asked: AtomicU64::new(now),
+            probe,
+            fault: parking_lot::Mutex::default(),
+        };
+        Live { model, name, version, gate, metrics, part, memory }
+    })
 }
 
 /// Requests in work at once, where the package does not say. A batch can only join
 /// requests that are in work, so there is room for two of the largest: one that is
 /// computed and one that collects.
 fn default_concurrency(cpus: usize, graphs: &[GraphSpec]) -> usize {
+    MIN_CONCURRENCY.max(cpus * 2).max(batched(graphs))
+}
+
+/// Requests that two of the largest batches join.
+fn batched(graphs: &[GraphSpec]) -> usize {
     let batches = graphs.iter().filter_map(|graph| graph.batch);
-    let largest = batches.map(|batch| batch.max.get() as usize).max().unwrap_or(0);
-    MIN_CONCURRENCY.max(cpus * 2).max(largest * 2)
+    batches.map(|batch| batch.max.get() as usize).max().unwrap_or(0) * 2
 }
 
 /// Read the package's own warm-up request, if it has one.

@@ -71,7 +71,8 @@ async fn models_are_loaded_and_unloaded_by_request_if_the_host_lets_them() {
         assert!(refused.text().contains("--model-control"), "{}", refused.text());
     }
     assert_eq!(control(&fixture, unload, "").await.status, 200);
-    let entry = json!({"name": "m", "state": "UNAVAILABLE", "reason": "unloaded"});
+    let entry =
+        json!({"name": "m", "version": "1.0.0", "state": "UNAVAILABLE", "reason": "unloaded"});
     assert_eq!(index(&fixture, "").await, json!([entry]));
     assert_eq!(index(&fixture, r#"{"ready": true}"#).await, json!([]));
     assert_eq!(fixture.post(INFER, four([1.0; 4])).await.status, 503);

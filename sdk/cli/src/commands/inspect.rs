@@ -52,6 +52,10 @@ fn files(package: &Package, digests: bool) -> Outcome<Vec<File>> {
     Ok(files.collect::<anyhow::Result<_>>()?)
 }
 
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn to_json(package: &Package, files: &[File]) -> Value {
     let Manifest { name, version, description, handler, graphs, inputs, outputs, .. } =
         package.manifest();
@@ -77,11 +81,14 @@ fn to_json(package: &Package, files: &[File]) -> Value {
         "outputs": outputs,
         "limits": {
             "memory": limits.memory,
-            "timeout_ms": u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
+            "timeout_ms": millis(limits.timeout),
             "concurrency": limits.concurrency,
             "queue": limits.queue,
+            "queue_timeout_ms": limits.queue_timeout.map(millis),
+            "weight": limits.weight,
             "request": limits.request,
         },
+        "idle": { "graph_ms": package.manifest().idle.graph.map(millis) },
         "wants": {
             "network": wants.network.iter().map(|to| format!("{}:{}", to.host, to.port))
                 .collect::<Vec<_>>(),

@@ -9,6 +9,7 @@
 //! server that is not ready yet.
 
 mod banner;
+mod cycle;
 mod edge;
 mod grants;
 mod job;
@@ -36,6 +37,7 @@ use crate::host::{self, Host, HostArgs};
 use crate::output::{self, Format};
 use crate::quantity;
 
+use cycle::CycleArgs;
 use edge::EdgeArgs;
 use grants::GrantArgs;
 use mqtt::MqttArgs;
@@ -83,6 +85,8 @@ pub struct RunArgs {
     /// Check flags and packages, and serve nothing
     #[arg(long)]
     check_config: bool,
+    #[command(flatten)]
+    cycle: CycleArgs,
     #[command(flatten)]
     edge: EdgeArgs,
     #[command(flatten)]
@@ -189,7 +193,8 @@ impl Serving {
     /// Open the packages and answer requests, of which none can be served yet.
     async fn start(args: &RunArgs, host: &Host, grants: Grants, bound: Bound) -> Outcome<Self> {
         let settings = RepositorySettings { cpus: host.cpus, drain: args.drain };
-        let repository = Repository::new(host.engine.clone(), settings);
+        let repository =
+            Repository::with_cycle(host.engine.clone(), settings, args.cycle.settings());
         let repository = repository.map_err(|error| Failure::repository(&error))?;
         for path in &args.packages {
             let source = Source { path: path.clone(), grants: grants.clone() };
@@ -304,13 +309,16 @@ fn check_config(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
     for path in &args.packages {
         let package = host::open(path)?;
         let name = package.manifest().name.to_string();
-        if let Some(other) = names.insert(name.clone(), path) {
+        let version = package.manifest().version.clone();
+        if let Some(other) = names.insert((name.clone(), version.clone()), path) {
             let (first, second) = (other.display(), path.display());
-            let text = format!("two packages are called `{name}`: {first} and {second}");
+            let text =
+                format!("two packages are version {version} of `{name}`: {first} and {second}");
             return Err(Failure::new(Exit::BadData, "model-twice", text));
         }
     }
-    let names: Vec<_> = names.into_keys().collect();
+    let mut names: Vec<_> = names.into_keys().map(|(name, _)| name).collect();
+    names.dedup();
     match format {
         Format::Json => output::json(&json!({ "ok": true, "models": names })),
         _ => output::line(format_args!("{} {}", output::green("ok:"), names.join(", "))),

@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod calls;
 mod examples;
+mod memory;
 mod messages;
 mod new;
 mod packages;

@@ -13,11 +13,12 @@ pub fn print(url: &str, repository: &Repository, watch: bool, format: Format) {
     let models: Vec<_> = repository
         .names()
         .iter()
-        .filter_map(|name| Some(repository.peek(name, None).ok()?.model.clone()))
+        .flat_map(|name| repository.versions(name))
+        .map(|live| live.model.clone())
         .collect();
     match format {
         Format::Json => output::json(&json!({
-            "ready": models.len() == repository.names().len(),
+            "ready": repository.is_ready(),
             "url": url,
             "pid": std::process::id(),
             "models": models.iter().map(to_json).collect::<Vec<_>>(),

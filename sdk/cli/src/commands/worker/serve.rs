@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use wick_engine::Model;
 use wick_nn::NnSettings;
 use wick_serve::{
-    BindError, Bound, Drained, Repository, RepositoryError, RepositorySettings, ServeSettings,
-    Server, Source,
+    BindError, Bound, CycleSettings, Drained, Repository, RepositoryError, RepositorySettings,
+    ServeSettings, Server, Source,
 };
 
 use crate::exit::Exit;
@@ -58,8 +58,10 @@ pub async fn run(worker: &mut Worker, nn: NnSettings, start: Instant) -> Outcome
         bound => bound,
     };
     let host = worker.host(nn)?;
-    let repository =
-        Repository::new(host.engine.clone(), RepositorySettings { cpus: host.cpus, drain });
+    let settings = RepositorySettings { cpus: host.cpus, drain };
+    let cycle =
+        CycleSettings { give_back: Some(wick_sandbox::trim_heaps), ..CycleSettings::default() };
+    let repository = Repository::with_cycle(host.engine.clone(), settings, cycle);
     let repository = repository.map_err(|error| Failure::repository(&error))?;
     let source = Source { path: package.path().to_owned(), grants };
     let name = repository.add_package(package, source);

@@ -1,0 +1,243 @@
+//! Models leave memory and come back: when idle, when others need the room, when a request
+//! comes. What is decided is in [`idle`](super::idle) and [`room`](super::room).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::MutexGuard;
+use tokio_util::sync::CancellationToken;
+use wick_package::Reason as _;
+
+use super::idle::{self, Care, Seen};
+use super::load::chain;
+use super::room::{self, Held};
+use super::{Inner, Live, Repository};
+use crate::respond::Failure;
+
+/// Pauses between two looks at the models. The short one bounds the work, the long one how
+/// late a model is seen that was loaded meanwhile.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often room is looked for again when a model that was to rest got a request.
+const MAX_TRIES: usize = 3;
+
+/// What a model may be thought to take, over the size of its files: networks with large
+/// intermediate results take several times their weights, and more than that is other
+/// models' growth that was measured with it.
+const MAX_GROWTH: u64 = 8;
+const MAX_EXTRA: u64 = 256 << 20;
+
+/// Room for a load was not found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full {
+    pub need: u64,
+    pub limit: u64,
+}
+
+impl Repository {
+    /// Let models rest that nobody uses, and probe those that have answered nothing lately,
+    /// until `stop` is cancelled.
+    pub async fn tend(&self, stop: CancellationToken) {
+        loop {
+            let pause = self.look().await.clamp(MIN_PAUSE, MAX_PAUSE);
+            // Neither loses anything when dropped.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Look at each model once. The time until something is due.
+    async fn look(&self) -> Duration {
+        let mut next = MAX_PAUSE;
+        for live in self.inner.lives() {
+            match idle::care(&self.inner.seen(&live)) {
+                Care::Rest => {
+                    if rest(&self.inner, &live).await {
+                        tracing::info!(model = live.name, version = live.version, "cold: idle");
+                    }
+                }
+                Care::Probe => probe(&self.inner, &live).await,
+                Care::Later(after) => next = next.min(after.unwrap_or(MAX_PAUSE)),
+            }
+        }
+        next
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn seen(&self, live: &Live) -> Seen {
+        let now = self.millis(Instant::now());
+        let manifest = live.model.manifest();
+        let busy = live.gate.load() != (0, 0);
+        if busy {
+            live.memory.used.fetch_max(now, Ordering::Relaxed);
+        }
+        let used = live.memory.used.load(Ordering::Relaxed);
+        Seen {
+            busy,
+            cold: live.is_cold(),
+            unused: Duration::from_millis(now.saturating_sub(used)),
+            unproved: live.unproved(now),
+            rest_after: match self.cycle.idle_graph {
+                Some(Duration::ZERO) => None,
+                Some(after) => Some(after),
+                None => manifest.idle.graph,
+            },
+            probed: manifest.warmup.requests > 0,
+        }
+    }
+
+    /// Everything that answers requests.
+    fn lives(&self) -> Vec<Arc<Live>> {
+        let entries = self.entries.load();
+        entries.values().flat_map(|entry| entry.answers.load().to_vec()).collect()
+    }
+
+    /// Find room for `need` bytes. Nobody else finds or takes any while the guard is held.
+    /// Without a limit there is always room.
+    pub(super) async fn room(&self, need: u64) -> Result<Option<MutexGuard<'_, ()>>, Full> {
+        let Some(limit) = self.cycle.max_loaded_memory else { return Ok(None) };
+        let guard = self.room.lock().await;
+        self.make_room(need, limit).await.map(|()| Some(guard))
+    }
+
+    /// Other models rest until `need` bytes more are within `limit`.
+    async fn make_room(&self, need: u64, limit: u64) -> Result<(), Full> {
+        for _ in 0..MAX_TRIES {
+            let lives = self.lives();
+            let held: Vec<_> = lives.iter().enumerate().filter_map(held).collect();
+            let resting = room::make_room(limit, need, &held).map_err(|no| {
+                tracing::warn!(need, limit, busy = no.busy, "no room for a model");
+                Full { need, limit }
+            })?;
+            let mut all = true;
+            for at in resting {
+                let live = &lives[at];
+                let rests = rest(self, live).await;
+                if rests {
+                    tracing::info!(model = live.name, version = live.version, "cold: no room");
+                }
+                all &= rests || live.is_cold();
+            }
+            if all {
+                return Ok(());
+            }
+        }
+        Err(Full { need, limit })
+    }
+
+    /// Note what a model has taken since `before`, which is the memory then, and let others
+    /// rest if that is more than was thought.
+    pub(super) async fn taken(&self, live: &Live, before: u64) {
+        let weights = live.model.weights_len();
+        let Some(limit) = self.cycle.max_loaded_memory else { return };
+        self.give_back();
+        let most = weights.saturating_mul(MAX_GROWTH).saturating_add(MAX_EXTRA);
+        let bytes = resident().saturating_sub(before).clamp(weights, most);
+        live.memory.bytes.store(bytes, Ordering::Relaxed);
+        // This one is needed now; what can't be had for it is found by the next load.
+        _ = self.make_room(bytes, limit).await;
+    }
+
+    /// Give memory that was freed back to the system.
+    pub(super) fn give_back(&self) {
+        if let Some(give_back) = self.cycle.give_back {
+            give_back();
+        }
+    }
+}
+
+fn held((at, live): (usize, &Arc<Live>)) -> Option<Held<usize>> {
+    let memory = &live.memory;
+    (!live.is_cold()).then(|| Held {
+        id: at,
+        bytes: memory.bytes.load(Ordering::Relaxed),
+        used: memory.used.load(Ordering::Relaxed),
+        busy: live.gate.load() != (0, 0),
+    })
+}
+
+/// Take a model out of memory, if nobody is in it. False if nothing was done.
+async fn rest(inner: &Inner, live: &Arc<Live>) -> bool {
+    let _turn = live.memory.turn.lock().await;
+    let cool = || live.memory.cold.store(true, Ordering::Release);
+    if live.is_cold() || !live.gate.when_idle(cool) {
+        return false;
+    }
+    let model = live.model.clone();
+    let give_back = inner.cycle.give_back;
+    let freed = tokio::task::spawn_blocking(move || {
+        model.rest();
+        if let Some(give_back) = give_back {
+            give_back();
+        }
+    });
+    if let Err(error) = freed.await {
+        tracing::error!(model = live.name, %error, "a model did not leave memory");
+    }
+    true
+}
+
+/// Bring a model back.
+pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
+    if !live.is_cold() {
+        return Ok(());
+    }
+    let need = live.memory.bytes.load(Ordering::Relaxed);
+    let room = inner.room(need).await.map_err(|full| Failure::NoRoom {
+        model: live.name.clone(),
+        need: full.need,
+        limit: full.limit,
+    })?;
+    let _turn = live.memory.turn.lock().await;
+    // Another request has brought it while this one waited.
+    if !live.is_cold() {
+        return Ok(());
+    }
+    let start = Instant::now();
+    let woken = live.model.wake().await;
+    if let Err(error) = woken {
+        let text = chain(&error);
+        tracing::warn!(model = live.name, code = error.code(), error = text, "not loaded again");
+        live.set_fault(Some((error.code(), text.clone())));
+        return Err(Failure::Asleep { model: live.name.clone(), why: text });
+    }
+    live.set_fault(None);
+    live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
+    live.memory.cold.store(false, Ordering::Release);
+    let took = start.elapsed();
+    inner.metrics.set_cold_start(&live.name, "wake", took);
+    tracing::info!(model = live.name, wake_ms = took.as_millis() as u64, "loaded again");
+    drop(room);
+    Ok(())
+}
+
+/// Ask a model whether it still works. It is no request: nobody waits for it, and it keeps
+/// nothing in memory.
+async fn probe(inner: &Inner, live: &Live) {
+    let answered = live.model.probe(live.memory.probe.clone()).await;
+    live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
+    match answered {
+        Ok(()) => live.set_fault(None),
+        // It was taken out of memory meanwhile: nothing is wrong.
+        Err(_) if live.is_cold() => {}
+        Err(error) => {
+            tracing::warn!(model = live.name, code = error.code(), %error, "the probe failed");
+            live.set_fault(Some((error.code(), error.to_string())));
+        }
+    }
+}
+
+/// Bytes of this process in memory; 0 where the system does not tell.
+pub(super) fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    kilobytes.unwrap_or(0_u64) << 10
+}
