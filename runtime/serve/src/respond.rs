@@ -321,107 +321,69 @@ fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// What REST and gRPC say of a failure: the status of each, the word, and whether to try
+    /// again.
+    fn told(failure: Failure) -> String {
+        let (word, text) = (failure.code(), failure.to_string());
+        let grpc = failure.to_status();
+        let response = failure.into_response();
+        let retry = response.headers().contains_key(header::RETRY_AFTER);
+        assert_eq!(grpc.message(), text);
+        assert_eq!(grpc.metadata().get(GRPC_CODE).unwrap(), word);
+        assert_eq!(grpc.metadata().contains_key(GRPC_RETRY_AFTER), retry, "{text}");
+        let retry = if retry { " retry" } else { "" };
+        format!("{} {:?} {word}{retry}", response.status().as_u16(), grpc.code())
+    }
+
     #[test]
     fn the_table_is_the_one_in_the_design() {
         let model = || "m".to_owned();
-        let table = [
+        let zero = Duration::ZERO;
+        let table: [(Failure, &str); 20] = [
             (
                 Failure::QueueFull { model: model(), retry_after: 3 },
-                429,
-                Code::ResourceExhausted,
-                "queue-full",
-                true,
+                "429 ResourceExhausted queue-full retry",
             ),
             (
-                Failure::WaitedTooLong { model: model(), waited: Duration::ZERO },
-                503,
-                Code::Unavailable,
-                "waited-too-long",
-                true,
+                Failure::WaitedTooLong { model: model(), waited: zero },
+                "503 Unavailable waited-too-long retry",
             ),
             (
                 Failure::NotReady { model: model(), state: State::Loading },
-                503,
-                Code::Unavailable,
-                "not-ready",
-                true,
+                "503 Unavailable not-ready retry",
             ),
-            (
-                Failure::Asleep { model: model(), why: model() },
-                503,
-                Code::Unavailable,
-                "not-loaded",
-                true,
-            ),
+            (Failure::Asleep { model: model(), why: model() }, "503 Unavailable not-loaded retry"),
             (
                 Failure::NoRoom { model: model(), need: 2, limit: 1 },
-                503,
-                Code::Unavailable,
-                "no-room",
-                true,
+                "503 Unavailable no-room retry",
             ),
-            (Failure::Draining, 503, Code::Unavailable, "draining", true),
-            (
-                Failure::ClientDeadline(Duration::ZERO),
-                504,
-                Code::DeadlineExceeded,
-                "deadline",
-                false,
-            ),
-            (
-                InferError::Deadline(Duration::ZERO).into(),
-                504,
-                Code::DeadlineExceeded,
-                "deadline",
-                false,
-            ),
-            (InferError::BadInput(model()).into(), 400, Code::InvalidArgument, "bad-input", false),
-            (InferError::NotFound(model()).into(), 404, Code::NotFound, "not-found", false),
-            (Failure::unknown_path("/x"), 404, Code::NotFound, "not-found", false),
-            (
-                InferError::TooLarge(model()).into(),
-                413,
-                Code::ResourceExhausted,
-                "too-large",
-                false,
-            ),
-            (Failure::NoToken, 401, Code::Unauthenticated, "no-token", false),
-            (Failure::UnknownToken, 401, Code::Unauthenticated, "unknown-token", false),
+            (Failure::Draining, "503 Unavailable draining retry"),
+            (Failure::ClientDeadline(zero), "504 DeadlineExceeded deadline"),
+            (InferError::Deadline(zero).into(), "504 DeadlineExceeded deadline"),
+            (InferError::BadInput(model()).into(), "400 InvalidArgument bad-input"),
+            (InferError::NotFound(model()).into(), "404 NotFound not-found"),
+            (Failure::unknown_path("/x"), "404 NotFound not-found"),
+            (InferError::TooLarge(model()).into(), "413 ResourceExhausted too-large"),
+            (Failure::NoToken, "401 Unauthenticated no-token"),
+            (Failure::UnknownToken, "401 Unauthenticated unknown-token"),
             (
                 Failure::ModelForbidden { model: model(), token: model() },
-                403,
-                Code::PermissionDenied,
-                "model-forbidden",
-                false,
+                "403 PermissionDenied model-forbidden",
             ),
             (
                 Failure::ControlForbidden { token: model() },
-                403,
-                Code::PermissionDenied,
-                "control-forbidden",
-                false,
+                "403 PermissionDenied control-forbidden",
             ),
-            (Failure::SlowBody(Duration::ZERO), 408, Code::DeadlineExceeded, "slow-body", false),
+            (Failure::SlowBody(zero), "408 DeadlineExceeded slow-body"),
             (
                 InferError::Guest { model: model(), detail: model() }.into(),
-                500,
-                Code::Internal,
-                "guest-failed",
-                false,
+                "500 Internal guest-failed",
             ),
-            (InferError::Backend(model()).into(), 500, Code::Internal, "backend-failed", false),
-            (InferError::Internal(model()).into(), 500, Code::Internal, "internal", false),
+            (InferError::Backend(model()).into(), "500 Internal backend-failed"),
+            (InferError::Internal(model()).into(), "500 Internal internal"),
         ];
-        for (failure, status, grpc, code, retry) in table {
-            assert_eq!(failure.code(), code);
-            let text = failure.to_string();
-            let told = failure.to_status();
-            assert_eq!((told.code(), told.message()), (grpc, text.as_str()));
-            assert_eq!(told.metadata().get(GRPC_CODE).unwrap(), code);
-            assert_eq!(told.metadata().contains_key(GRPC_RETRY_AFTER), retry, "{text}");
-            let response = failure.into_response();
-            assert_eq!(response.status().as_u16(), status, "{text}");
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retry, "{text}");
+        for (failure, want) in table {
+            assert_eq!(told(failure), want);
         }
     }
 }
