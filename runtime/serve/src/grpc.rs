@@ -29,6 +29,8 @@ use tonic::codec::CompressionEncoding;
 use tonic_health::pb::health_server::HealthServer;
 use tower::ServiceExt as _;
 
+pub use convert::decode;
+
 use crate::respond::Failure;
 use crate::routes::App;
 use meter::Metering;

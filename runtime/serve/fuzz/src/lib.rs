@@ -4,6 +4,7 @@
 //! `cargo xtask fuzz` searches for inputs; the tests of this crate replay the seeds and the
 //! crashes that were found, as ordinary tests.
 
+mod grpc;
 mod rest_binary;
 mod rest_json;
 mod round_trip;
@@ -18,6 +19,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "grpc", check: grpc::check },
     Target { name: "rest-json", check: rest_json::check },
     Target { name: "rest-binary", check: rest_binary::check },
 ];

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use wick_serve::codec;
 
-use crate::round_trip;
+use crate::round_trip::{self, JSON_GROWTH};
 
 /// The bytes are the body.
 pub fn check(data: &[u8]) {
     let body = Bytes::copy_from_slice(data);
     if let Ok(decoded) = codec::decode(None, &body, &[]) {
-        round_trip::check(decoded, body.len());
+        round_trip::check(decoded, body.len(), JSON_GROWTH);
     }
 }

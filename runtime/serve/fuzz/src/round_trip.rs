@@ -5,19 +5,19 @@ use wick_nn::Tensor;
 use wick_package::Datatype;
 use wick_serve::codec::{self, Decoded, Identity, MAX_TENSORS, Wants};
 
-/// Most bytes that a byte of a request becomes: `0,` is an FP64.
-const GROWTH: usize = 4;
+/// Most bytes that a byte of JSON becomes: `0,` is an FP64.
+pub const JSON_GROWTH: usize = 4;
 
 /// What a tensor of strings has beside its one string, in the raw form.
 const LENGTH: usize = 4;
 
-/// A request of `body` bytes: its tensors are whole and no larger than it can have said, and a
+/// A request of `body` bytes, of which one becomes `growth` at most: its tensors are whole and no larger than it can have said, and a
 /// server that sends them back says the same.
-pub fn check(decoded: Decoded, body: usize) {
+pub fn check(decoded: Decoded, body: usize, growth: usize) {
     let request = decoded.request;
     assert!(request.inputs.len() <= MAX_TENSORS && request.outputs.len() <= MAX_TENSORS);
     let bytes: usize = request.inputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
-    assert!(bytes <= body * GROWTH + LENGTH, "{bytes} bytes of tensors in {body} bytes of request");
+    assert!(bytes <= body * growth + LENGTH, "{bytes} bytes of tensors in {body} bytes of request");
     for (name, tensor) in &request.inputs {
         check_tensor(name, tensor);
     }

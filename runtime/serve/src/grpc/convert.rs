@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use prost::Message as _;
 use wick_engine::{InferResponse, Parameter};
 use wick_nn::{Element, Tensor, TensorError, element_count};
 use wick_package::{Datatype, TensorSpec};
@@ -14,6 +15,7 @@ use super::proto::infer_parameter::ParameterChoice;
 use super::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use super::proto::model_infer_response::InferOutputTensor;
 use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use super::wire::Bounded as _;
 use crate::codec::{
     self, DecodeError, Decoded, EncodeError, Identity, MAX_PARAMETERS, MAX_TENSORS, Output,
     Parameters, SHARED_MEMORY, clip,
@@ -30,6 +32,17 @@ const FIELDS: [&str; 8] = [
     "fp64_contents",
     "bytes_contents",
 ];
+
+/// Read the bytes of a request, as the server does.
+///
+/// # Errors
+/// They are no message, have too much of something, or say what no request may say.
+pub fn decode(wire: Bytes) -> Result<Decoded, DecodeError> {
+    let wrong = |text: String| DecodeError::Request(text);
+    ModelInferRequest::check(&wire).map_err(|refused| wrong(refused.to_string()))?;
+    let message = ModelInferRequest::decode(wire).map_err(|error| wrong(error.to_string()))?;
+    request(message)
+}
 
 /// Read a request. Its raw contents become tensors without a copy where they are aligned.
 ///
