@@ -7,31 +7,42 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::grpcurl;
 use crate::house::House;
 use crate::report::Counts;
 use crate::server::Server;
 use crate::tools;
 
-/// Where the pinned clients are listed, and the script that drives them.
-const REQUIREMENTS: &str = "e2e/clients/requirements.txt";
-const SCRIPT: &str = "e2e/clients/tritonclient_rest.py";
+/// Scripts that drive clients, each with the list of what it needs. Lists are apart where
+/// their pins contradict each other.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("e2e/clients/requirements.txt", "e2e/clients/tritonclient_rest.py"),
+    ("e2e/clients/requirements.txt", "e2e/clients/tritonclient_grpc.py"),
+    ("e2e/clients/kserve.txt", "e2e/clients/kserve_clients.py"),
+];
 
 /// Longest start of a server with cold caches.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Serve the examples and run the clients' script; its last line counts its checks.
+/// Serve the examples and run the clients' scripts; each one's last line counts its checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
-    let python = environment(house)?;
     let mut wick = serve(house, &["filetype", "passthrough"]);
     wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
-    let mut script = Command::new(python);
-    script.arg(house.root.join(SCRIPT)).arg(server.addr.to_string()).stdin(Stdio::null());
-    let output = script.output().context("run the clients")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    let mut all = Counts::default();
+    for (list, script) in SCRIPTS {
+        let python = environment(house, list)?;
+        let mut command = Command::new(python);
+        command.arg(house.root.join(script)).arg(server.addr.to_string()).stdin(Stdio::null());
+        let output = command.output().with_context(|| format!("run {script}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        let counts = text.lines().rev().find_map(Counts::parse);
+        all = all.plus(counts.with_context(|| format!("{script} told no result"))?);
+    }
+    all = all.plus(grpcurl::run(house, &server.addr.to_string())?);
     server.stop()?;
-    text.lines().rev().find_map(Counts::parse).context("the clients' script told no result")
+    Ok(all)
 }
 
 /// `wick run` on examples, on a free port.
@@ -46,16 +57,16 @@ pub fn serve(house: &House, examples: &[&str]) -> Command {
 
 /// Python with the pinned clients. The environment's name tells what is in it, so that a
 /// changed list makes a new one.
-fn environment(house: &House) -> anyhow::Result<PathBuf> {
-    let list = house.root.join(REQUIREMENTS);
-    let digest = tools::sha256(&list)?.with_context(|| format!("{REQUIREMENTS} is missing"))?;
+fn environment(house: &House, requirements: &str) -> anyhow::Result<PathBuf> {
+    let list = house.root.join(requirements);
+    let digest = tools::sha256(&list)?.with_context(|| format!("{requirements} is missing"))?;
     let folder = house.cache.join("venv").join(&digest[..16]);
     let python = folder.join("bin/python");
     let complete = folder.join("complete");
     if complete.is_file() {
         return Ok(python);
     }
-    eprintln!("clients: {REQUIREMENTS} from PyPI into {}", folder.display());
+    eprintln!("clients: {requirements} from PyPI into {}", folder.display());
     let mut venv = Command::new("python3");
     tools::output(venv.args(["-m", "venv", "--clear"]).arg(&folder))
         .context("make a virtual environment (Debian: python3-venv)")?;

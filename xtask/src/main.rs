@@ -16,6 +16,7 @@ mod counted;
 mod demo;
 mod e2e;
 mod examples;
+mod grpcurl;
 mod guests;
 mod house;
 mod http;
