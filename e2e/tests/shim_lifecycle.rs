@@ -32,7 +32,7 @@ const EXIT_42: &[u8] = b"\0asm\x01\0\0\0\x01\x08\x02\x60\x01\x7f\0\x60\0\0\x02\x
 
 #[test]
 #[ignore = "needs root and a cluster; cargo xtask e2e"]
-fn http_and_tcp_probes_watch_a_package() -> anyhow::Result<()> {
+fn http_tcp_and_grpc_probes_watch_a_package() -> anyhow::Result<()> {
     let cluster = Cluster::attach()?;
     let space = cluster.kubectl.namespace("life")?;
     let image = images::filetype(&cluster)?;
@@ -46,14 +46,21 @@ fn http_and_tcp_probes_watch_a_package() -> anyhow::Result<()> {
         .container("readinessProbe", tcp.clone())
         .container("startupProbe", tcp.clone())
         .container("livenessProbe", tcp);
+    let health =
+        |service: &str| json!({"grpc": {"port": PORT, "service": service}, "periodSeconds": 1});
+    let grpc = Pod::new("grpc", image)
+        .container("readinessProbe", health("filetype"))
+        .container("startupProbe", health(""))
+        .container("livenessProbe", health("wick.live"));
     let mut wrong = http("/v2/models/none/ready");
     wrong["failureThreshold"] = 1.into();
     let bad = Pod::new("bad", image).probed().container("livenessProbe", wrong);
-    for pod in [good, plain, bad] {
+    for pod in [good, plain, grpc, bad] {
         space.apply(&pod.yaml())?;
     }
     space.ready_pod("http")?;
     space.ready_pod("tcp")?;
+    space.ready_pod("grpc")?;
     let state = space.wait("pod/bad", "a restart", END_TIMEOUT, |pod| {
         let state = status(pod, "main");
         Ok((state["restartCount"].as_u64() >= Some(1)).then(|| state.clone()))

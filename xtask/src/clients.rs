@@ -7,36 +7,43 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::grpcurl;
 use crate::house::House;
 use crate::report::Counts;
 use crate::server::Server;
 use crate::tools;
 
-/// Where the pinned clients are listed, and the scripts that drive them.
-const REQUIREMENTS: &str = "e2e/clients/requirements.txt";
-const SCRIPTS: [&str; 2] = ["e2e/clients/tritonclient_rest.py", "e2e/clients/rest.py"];
+/// Scripts that drive clients, each with the list of what it needs. Lists are apart where
+/// their pins contradict each other.
+const SCRIPTS: [(&str, &str); 4] = [
+    ("e2e/clients/requirements.txt", "e2e/clients/tritonclient_rest.py"),
+    ("e2e/clients/requirements.txt", "e2e/clients/rest.py"),
+    ("e2e/clients/requirements.txt", "e2e/clients/tritonclient_grpc.py"),
+    ("e2e/clients/kserve.txt", "e2e/clients/kserve_clients.py"),
+];
 
 /// Longest start of a server with cold caches.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Serve the examples and run the clients' scripts; the last line of each counts its checks.
+/// Serve the examples and run the clients' scripts; each one's last line counts its checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
-    let python = environment(house, REQUIREMENTS)?;
     let mut wick = serve(house, &["filetype", "passthrough"]);
     wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
-    let mut counts = Counts::default();
-    for name in SCRIPTS {
-        let mut script = Command::new(&python);
-        script.arg(house.root.join(name)).arg(server.addr.to_string()).stdin(Stdio::null());
-        let output = script.output().with_context(|| format!("run {name}"))?;
+    let mut all = Counts::default();
+    for (list, script) in SCRIPTS {
+        let python = environment(house, list)?;
+        let mut command = Command::new(python);
+        command.arg(house.root.join(script)).arg(server.addr.to_string()).stdin(Stdio::null());
+        let output = command.output().with_context(|| format!("run {script}"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        let told = text.lines().rev().find_map(Counts::parse);
-        counts = counts.plus(told.with_context(|| format!("{name} told no result"))?);
+        let counts = text.lines().rev().find_map(Counts::parse);
+        all = all.plus(counts.with_context(|| format!("{script} told no result"))?);
     }
+    all = all.plus(grpcurl::run(house, &server.addr.to_string())?);
     server.stop()?;
-    Ok(counts)
+    Ok(all)
 }
 
 /// `wick run` on examples, on a free port.
@@ -49,8 +56,8 @@ pub fn serve(house: &House, examples: &[&str]) -> Command {
     wick
 }
 
-/// Python with the clients that a list pins. The environment's name tells what is in it, so
-/// that a changed list makes a new one.
+/// Python with the pinned clients. The environment's name tells what is in it, so that a
+/// changed list makes a new one.
 pub fn environment(house: &House, requirements: &str) -> anyhow::Result<PathBuf> {
     let list = house.root.join(requirements);
     let digest = tools::sha256(&list)?.with_context(|| format!("{requirements} is missing"))?;

@@ -18,6 +18,7 @@ mod demo;
 mod e2e;
 mod examples;
 mod fuzz;
+mod grpcurl;
 mod guests;
 mod house;
 mod http;

@@ -1,7 +1,8 @@
-//! The Open Inference server: models of [`wick_engine`] over HTTP.
+//! The Open Inference server: models of [`wick_engine`] over REST and gRPC.
 //!
 //! ```text
 //!  server ─▶ routes ─▶ infer ─▶ body, codec ─▶ call ─▶ turn, gate, cores ─▶ Model
+//!                  ├─▶ grpc ─────────▶ codec ─▶ call
 //!                  └─▶ forward ───────────────────────┘      ▲
 //!                                            repository ─────┘ ◀── watch
 //! ```
