@@ -6,4 +6,5 @@ mod choice;
 mod common;
 mod conformance;
 mod real_models;
+mod resting;
 mod saved_graphs;
