@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::repository::Repository;
 
-use dedup::{Memory, MemoryLimits};
+use dedup::{Memory, MemoryLimits, Refusals};
 use flow::{Effect, Flow, FlowLimits, JobId};
 use link::{Link, LinkError};
 use metrics::MqttMetrics;
@@ -49,6 +49,10 @@ pub use topics::{BadName, Group, Prefix};
 /// minutes, at some hundreds of requests a second.
 const MEMORY: MemoryLimits =
     MemoryLimits { entries: 16_384, bytes: 32 << 20, age: Duration::from_secs(300) };
+
+/// Topics without the right to write are few, and rights change. Each request is compared
+/// with all of them.
+const REFUSALS: MemoryLimits = MemoryLimits { entries: 256, bytes: 0, age: MEMORY.age };
 
 /// How often a fault that devices or the broker can cause at any rate is logged.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
@@ -114,7 +118,7 @@ impl Mqtt {
             filters: filters.collect(),
             reader: Reader::new(settings.prefix.clone()),
             metrics,
-            flow: Flow::new(limits, Memory::new(MEMORY)),
+            flow: Flow::new(limits, Memory::new(MEMORY), Refusals::new(REFUSALS)),
             jobs: JoinSet::new(),
             unanswerable: Throttle::default(),
             refused: Throttle::default(),
@@ -313,6 +317,7 @@ impl Mqtt {
                     self.metrics.failed.with_label_values(&[code]).inc();
                 }
                 Effect::Repeated => self.metrics.duplicates.inc(),
+                Effect::Refused => self.unanswerable(Unanswerable::Refused),
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Answers that were given lately, so that a repeated request is not computed again.
-//! Bounded in number, bytes and age; time is an argument.
+//! Answers that were given lately, so that a repeated request is not computed again, and
+//! topics that lately took none. Bounded in number, bytes and age; time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -34,6 +34,15 @@ pub struct Memory {
     /// Oldest first. Invariant: the keys of `answers`, each once.
     order: VecDeque<(Instant, Key)>,
     bytes: usize,
+}
+
+/// Topics that the broker let no answer be written to. mosquitto 2.0 also cuts the connection
+/// of who tries: without this, a request for such an answer would come again each time.
+#[derive(Debug)]
+pub struct Refusals {
+    limits: MemoryLimits,
+    /// Oldest first.
+    topics: VecDeque<(Instant, String)>,
 }
 
 // === impl Key ===
@@ -88,6 +97,32 @@ impl Memory {
     }
 }
 
+// === impl Refusals ===
+
+impl Refusals {
+    /// Its `bytes` say nothing: topics are short.
+    pub fn new(limits: MemoryLimits) -> Self {
+        Self { limits, topics: VecDeque::new() }
+    }
+
+    /// Whether an answer to this topic was refused lately.
+    pub fn contains(&mut self, now: Instant, topic: &str) -> bool {
+        let age = self.limits.age;
+        self.topics.retain(|(at, _)| now.saturating_duration_since(*at) <= age);
+        self.topics.iter().any(|(_, refused)| refused == topic)
+    }
+
+    pub fn insert(&mut self, now: Instant, topic: String) {
+        if self.contains(now, &topic) {
+            return;
+        }
+        if self.topics.len() >= self.limits.entries {
+            self.topics.pop_front();
+        }
+        self.topics.push_back((now, topic));
+    }
+}
+
 fn size(key: &Key, answer: &Answer) -> usize {
     // The key is held twice.
     2 * key.size() + size_of::<Answer>() + answer.payload.len()
@@ -131,6 +166,21 @@ mod tests {
         memory.insert(now, key(2), answer(2, 1000));
         assert!(memory.get(now, &key(2)).is_none());
         assert!(memory.get(now, &key(1)).is_some());
+    }
+
+    #[test]
+    fn refused_topics_are_few_and_forgotten_in_time() {
+        let limits = MemoryLimits { entries: 2, bytes: 0, age: Duration::from_secs(10) };
+        let (mut refusals, start) = (Refusals::new(limits), Instant::now());
+        for topic in ["a", "b", "b", "c"] {
+            refusals.insert(start, topic.to_owned());
+        }
+        let later = start + Duration::from_secs(10);
+        let known = |refusals: &mut Refusals, now| {
+            ["a", "b", "c"].map(|topic| refusals.contains(now, topic))
+        };
+        assert_eq!(known(&mut refusals, later), [false, true, true]);
+        assert_eq!(known(&mut refusals, later + Duration::from_secs(1)), [false; 3]);
     }
 
     proptest! {

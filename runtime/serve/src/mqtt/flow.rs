@@ -17,7 +17,7 @@ use std::time::Instant;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 
-use super::dedup::{Key, Memory};
+use super::dedup::{Key, Memory, Refusals};
 use super::requests::{Answer, Call, Reply, Request};
 use crate::respond::{Failure, RETRY_AFTER};
 
@@ -50,6 +50,8 @@ pub enum Effect {
     Answered(Option<&'static str>),
     /// A request was a repeat.
     Repeated,
+    /// A request gets no answer, since the broker would not take it.
+    Refused,
 }
 
 /// Bounds of what is in work.
@@ -83,6 +85,7 @@ pub struct Overrun;
 pub struct Flow {
     limits: FlowLimits,
     memory: Memory,
+    refusals: Refusals,
     jobs: BTreeMap<JobId, Job>,
     /// Jobs that can be repeated. Invariant: each is in `jobs`.
     keys: HashMap<Key, JobId>,
@@ -124,10 +127,11 @@ struct Job {
 // === impl Flow ===
 
 impl Flow {
-    pub fn new(limits: FlowLimits, memory: Memory) -> Self {
+    pub fn new(limits: FlowLimits, memory: Memory, refusals: Refusals) -> Self {
         Self {
             limits,
             memory,
+            refusals,
             jobs: BTreeMap::new(),
             keys: HashMap::new(),
             waiting: VecDeque::new(),
@@ -175,6 +179,11 @@ impl Flow {
             return Err(Overrun);
         }
         let packet = request.packet;
+        if self.refusals.contains(now, &request.reply.topic) {
+            let mut effects = self.arrived_unanswerable(packet);
+            effects.push(Effect::Refused);
+            return Ok(effects);
+        }
         let mut effects = Vec::new();
         let in_work = request.key.as_ref().and_then(|key| self.keys.get(key)).copied();
         let job = match in_work {
@@ -233,6 +242,9 @@ impl Flow {
         if let Some(at) = self.sent.iter().position(|(sent, _)| *sent == packet)
             && let Some((_, id)) = self.sent.remove(at)
         {
+            if let Some(job) = self.jobs.get(&id).filter(|_| !taken) {
+                self.refusals.insert(now, job.reply.topic.clone());
+            }
             self.finish(now, id, taken);
         }
         self.settle(&mut effects);

@@ -86,6 +86,8 @@ pub struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unanswerable {
     Response(BadResponse),
+    /// The broker refused an answer to its response topic lately.
+    Refused,
     /// It was kept by the broker, and nobody waits for it.
     Retained,
     /// It came on a topic that is no topic of requests.
@@ -207,12 +209,13 @@ impl Answer {
 // === impl Unanswerable ===
 
 impl Unanswerable {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Response(BadResponse::Missing),
         Self::Response(BadResponse::Wildcard),
         Self::Response(BadResponse::Loop),
         Self::Response(BadResponse::Reserved),
         Self::Response(BadResponse::TooLong),
+        Self::Refused,
         Self::Retained,
         Self::Topic,
     ];
@@ -221,6 +224,7 @@ impl Unanswerable {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Response(bad) => bad.as_str(),
+            Self::Refused => "response-topic-refused",
             Self::Retained => "retained",
             Self::Topic => "no-model-in-topic",
         }

@@ -14,7 +14,8 @@ const IN_FLIGHT: usize = 3;
 
 fn flow() -> Flow {
     let memory = MemoryLimits { entries: 100, bytes: 1 << 20, age: Duration::from_secs(60) };
-    Flow::new(FlowLimits { in_flight: IN_FLIGHT, bytes: 1000 }, Memory::new(memory))
+    let limits = FlowLimits { in_flight: IN_FLIGHT, bytes: 1000 };
+    Flow::new(limits, Memory::new(memory), Refusals::new(memory))
 }
 
 fn broker(session: bool, receive_maximum: usize) -> Broker {
@@ -63,6 +64,7 @@ fn show(effect: &Effect) -> String {
         Effect::Ack(packet) => format!("ack {packet}"),
         Effect::Answered(_) => String::new(),
         Effect::Repeated => "repeated".to_owned(),
+        Effect::Refused => "refused".to_owned(),
     }
 }
 
@@ -303,12 +305,16 @@ fn an_answer_that_the_broker_cannot_take_is_an_error_that_says_so() {
 }
 
 #[test]
-fn an_answer_that_the_broker_refuses_is_settled_and_not_remembered() {
+fn an_answer_that_the_broker_refuses_is_not_tried_again_for_a_while() {
     check(
         "connect new 10
          request 5 a -> start 1
          computed 1 200 -> publish a as 1: 200
          refused 1 -> ack 5
+         lose
+         connect old 10
+         request 5 a -> ack 5, refused
+         wait 61
          request 6 a -> start 2",
     );
 }
@@ -343,7 +349,7 @@ impl Model {
                     let name = self.owed.remove(&packet).unwrap();
                     assert!(self.answered.contains(&name), "acknowledged before its answer");
                 }
-                Effect::Answered(_) | Effect::Repeated => {}
+                Effect::Answered(_) | Effect::Repeated | Effect::Refused => {}
             }
         }
     }
