@@ -59,6 +59,8 @@ struct Worker {
     order: Order,
     signals: Signals,
     start: Instant,
+    /// What was done before there was a log.
+    phases: Vec<Phase>,
 }
 
 /// Runs before any other thread of this process exists.
@@ -74,7 +76,7 @@ pub fn run(args: &WorkerArgs) -> Outcome<ExitCode> {
     let signals = Signals::take().map_err(|error| broken(&error))?;
     wick_sandbox::bound_heaps(HEAPS);
     let order = receive_order(&mut channel).map_err(|failure| told(&mut channel, failure))?;
-    let mut worker = Worker { channel, order, signals, start };
+    let mut worker = Worker { channel, order, signals, start, phases: Vec::new() };
     match worker.prepare() {
         Ok(None) => {}
         Ok(Some(code)) => return Ok(code),
@@ -112,17 +114,18 @@ fn told(channel: &mut Channel, failure: Failure) -> Failure {
 impl Worker {
     /// Lock down, and wait until the shim says go. A code ends the process before that.
     fn prepare(&mut self) -> Outcome<Option<ExitCode>> {
-        let mut phases = vec![Phase { name: "order".into(), micros: micros(self.start) }];
+        let mut phases = vec![Phase::since("order", self.start)];
         let libraries = Instant::now();
         if let Some(backends) = &self.order.backends {
             let loaded = wick_nn::preload(std::slice::from_ref(backends));
             loaded.map_err(|error| Failure::of(&error))?;
         }
-        phases.push(Phase { name: "backends".into(), micros: micros(libraries) });
+        phases.push(Phase::since("backends", libraries));
         phases.extend(wick_sandbox::lock_down(&self.order).map_err(|error| refused(&error))?);
         let lost = |error: &dyn Display| {
             Failure::new(Exit::Failure, "channel", format_args!("the shim is gone: {error}"))
         };
+        self.phases.clone_from(&phases);
         self.channel.send(&Report::Ready { phases }).map_err(|error| lost(&error))?;
         match self.signals.wait_beside(&self.channel).map_err(|error| lost(&error))? {
             Woken::Signal(signal) => return Ok(Some(ended_by(signal))),
@@ -142,6 +145,8 @@ impl Worker {
             Ok(log) => log,
             Err(failure) => return Err(told(&mut self.channel, failure)),
         };
+        // There was no log when these were.
+        trace(&std::mem::take(&mut self.phases));
         let settings = self.nn_settings();
         let ended = host::block_on(settings.cpus, async {
             match self.order.task {
@@ -187,7 +192,8 @@ impl Worker {
 
     /// Tell the shim that containerd's Start is done.
     fn started(&mut self, addr: Option<String>, start: Instant) -> Outcome {
-        let phases = vec![Phase { name: "listen".into(), micros: micros(start) }];
+        let phases = vec![Phase::since("listen", start)];
+        trace(&phases);
         let sent = self.channel.send(&Report::Started { addr, phases });
         sent.map_err(|error| {
             Failure::new(Exit::Failure, "channel", format_args!("the shim is gone: {error}"))
@@ -229,6 +235,12 @@ fn refused(error: &LockdownError) -> Failure {
     Failure::new(Exit::Failure, error.code(), error)
 }
 
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+/// A span for each phase of the start, with times of its own since it is over. The event in it
+/// is what a log shows.
+fn trace(phases: &[Phase]) {
+    for phase in phases {
+        let span =
+            tracing::debug_span!("start", phase = phase.name, at = phase.at, end = phase.end());
+        span.in_scope(|| tracing::debug!(micros = phase.micros, "phase"));
+    }
 }
