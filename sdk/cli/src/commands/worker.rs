@@ -15,6 +15,7 @@ mod serve;
 mod signals;
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use wick_engine::{Engine, EngineSettings};
 use wick_nn::{Nn, NnSettings};
-use wick_sandbox::order::{Go, Order, Phase, Report, Task, VERSION};
+use wick_sandbox::order::{CACHE_FULL, Go, Order, Phase, Report, Task, VERSION};
 use wick_sandbox::{BACKENDS, CACHE, Channel, LockdownError, Signals, Woken};
 
 use crate::exit::Exit;
@@ -184,7 +185,7 @@ impl Worker {
         tokio::select! {
             loaded = host.engine.load(package, grants) => {
                 loaded.map_err(|error| Failure::of(&error))?;
-                Ok(ExitCode::SUCCESS)
+                host.engine.unkept().map_or(Ok(ExitCode::SUCCESS), |error| Err(unkept(error)))
             }
             signal = signals.next() => Ok(ended_by(signal)),
         }
@@ -233,6 +234,13 @@ fn ended_by(signal: i32) -> ExitCode {
 
 fn refused(error: &LockdownError) -> Failure {
     Failure::new(Exit::Failure, error.code(), error)
+}
+
+/// For a server it is a warning that a compiled component is not kept; here it was the task.
+fn unkept(error: &std::io::Error) -> Failure {
+    let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let code = if full { CACHE_FULL } else { "cache" };
+    Failure::new(Exit::Failure, code, format_args!("the compiled component is not kept: {error}"))
 }
 
 /// A span for each phase of the start, with times of its own since it is over. The event in it
