@@ -109,6 +109,8 @@ struct Inner {
     entries: ArcSwap<BTreeMap<String, Arc<Entry>>>,
     /// Held while `entries` is replaced.
     adding: Mutex<()>,
+    /// Asked to end: not ready any more, but still answering.
+    leaving: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -156,6 +158,7 @@ impl Repository {
             metrics,
             entries: ArcSwap::default(),
             adding: Mutex::new(()),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -279,6 +282,15 @@ impl Repository {
         Ok(())
     }
 
+    /// Say to readiness probes that the server is about to end, and go on answering.
+    pub fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Release);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Acquire)
+    }
+
     /// Turn new requests away, and say so to readiness probes.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Release);
@@ -286,7 +298,8 @@ impl Repository {
 
     /// Whether every model is loaded, warmed and probed.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining()
+        !self.is_leaving()
+            && !self.is_draining()
             && self.inner.entries.load().values().all(|entry| entry.live.load().is_some())
     }
 

@@ -2,17 +2,21 @@
 //! finishes what was begun.
 //!
 //! ```text
-//!  shutdown ──▶ not ready ──▶ stop accepting ──▶ idle connections close
+//!  shutdown ──▶ not ready ──▶ `linger`: as before, but connections are not kept alive
+//!           ──▶ stop accepting ──▶ idle connections close
 //!                                            ──▶ requests in work finish, within
 //!                                                `drain`; then the rest is cut off
 //! ```
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Version;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -102,21 +106,24 @@ impl Bound {
         self.addr
     }
 
-    /// Answer requests until `shutdown` is cancelled and the requests in work are
-    /// done, or the drain time is over.
+    /// Answer requests until `shutdown` is cancelled, the linger is over and the requests
+    /// in work are done, or the drain time is over.
     pub async fn serve(self, repository: Repository, shutdown: CancellationToken) -> Drained {
         let router = routes::router(repository.clone(), &self.settings);
         let http = Arc::new(http(&self.settings));
         let places = Arc::new(Semaphore::new(self.settings.max_connections.max(1)));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
-        loop {
+        let linger = self.settings.linger.min(self.settings.drain);
+        let mut leave = std::pin::pin!(leave(&repository, &shutdown, linger));
+        let lingered = loop {
             // Reap, so that the set stays as small as the number of connections.
             while connections.try_join_next().is_some() {}
             let accepted = tokio::select! {
                 // `accept` takes a place first and loses nothing when dropped.
                 accepted = accept(&self.listener, &places) => accepted,
-                () = shutdown.cancelled() => break,
+                // Polled on from turn to turn, so its clock is not set back.
+                lingered = &mut leave => break lingered,
             };
             let Some((stream, place)) = accepted else { continue };
             let connection = Connection {
@@ -125,13 +132,28 @@ impl Bound {
                 router: router.clone(),
                 http: Arc::clone(&http),
                 watcher: graceful.watcher(),
+                repository: repository.clone(),
             };
             connections.spawn(connection.run());
-        }
+        };
         repository.drain();
         drop(self.listener);
-        drain(graceful, connections, self.settings.drain).await
+        drain(graceful, connections, self.settings.drain.saturating_sub(lingered)).await
     }
+}
+
+/// Returns when the port may close: how long it stayed open after the call to shut down. A
+/// server that is not ready has no requests to wait for.
+async fn leave(
+    repository: &Repository,
+    shutdown: &CancellationToken,
+    linger: Duration,
+) -> Duration {
+    shutdown.cancelled().await;
+    let linger = if repository.is_ready() { linger } else { Duration::ZERO };
+    repository.leave();
+    tokio::time::sleep(linger).await;
+    linger
 }
 
 /// The next connection, when there is a place for it.
@@ -203,16 +225,27 @@ struct Connection {
     router: Router,
     http: Arc<Builder<TokioExecutor>>,
     watcher: Watcher,
+    repository: Repository,
 }
 
 // === impl Connection ===
 
 impl Connection {
     async fn run(self) {
-        let Self { stream, place, router, http, watcher } = self;
+        let Self { stream, place, router, http, watcher, repository } = self;
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            // A router is always ready, and its clone is a reference.
-            router.clone().call(request.map(axum::body::Body::new))
+            let (mut router, repository) = (router.clone(), repository.clone());
+            async move {
+                let is_http1 = request.version() <= Version::HTTP_11;
+                // A router is always ready, and its clone is a reference.
+                let mut answer = router.call(request.map(axum::body::Body::new)).await?;
+                // The client's next request comes by a connection of its own, and so to a
+                // server that stays. HTTP/2 has its own word for it, which the drain says.
+                if is_http1 && repository.is_leaving() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {

@@ -28,6 +28,10 @@ pub struct ServeSettings {
     /// Whether requests may load and unload models. Off: whoever reaches the port could
     /// otherwise take a model away.
     pub model_control: bool,
+    /// Time from the call to shut down until the port closes, in which requests are answered
+    /// though the server says that it is not ready: whoever spreads requests needs a moment to
+    /// hear of it. Part of `drain`.
+    pub linger: Duration,
     /// Time that requests have to finish when the server shuts down.
     pub drain: Duration,
 }
@@ -46,6 +50,8 @@ impl Default for ServeSettings {
             max_connections: 4096,
             max_streams: 256,
             model_control: false,
+            // A server that nobody spreads requests to ends at once.
+            linger: Duration::ZERO,
             // Kubernetes gives a pod 30 seconds by default.
             drain: Duration::from_secs(25),
         }
