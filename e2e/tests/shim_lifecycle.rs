@@ -252,11 +252,7 @@ fn the_example_of_a_job_labels_the_files_of_a_claim() -> anyhow::Result<()> {
 fn a_rolling_update_fails_no_request() -> anyhow::Result<()> {
     let cluster = Cluster::attach()?;
     let space = cluster.kubectl.namespace("life")?;
-    // A Service's rules change a moment after a pod is told to end, so it waits that long.
-    let pod = Pod::new("model", images::filetype(&cluster)?)
-        .probed()
-        .grace(20)
-        .container("lifecycle", json!({"preStop": {"sleep": {"seconds": 2}}}));
+    let pod = Pod::new("model", images::filetype(&cluster)?).probed().grace(20);
     let pod: Value = serde_json::from_str(&pod.yaml())?;
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "model"},

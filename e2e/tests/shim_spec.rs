@@ -102,7 +102,8 @@ fn what_a_package_can_not_have_is_refused_by_name_in_the_events() -> anyhow::Res
     let typing = Pod::new("typing", image).container("tty", true.into());
     let privileged =
         Pod::new("privileged", image).container("securityContext", json!({"privileged": true}));
-    for pod in [unknown, wrong, adds, typing, privileged] {
+    let mapped = Pod::new("mapped", image).spec("hostUsers", false.into());
+    for pod in [unknown, wrong, adds, typing, privileged, mapped] {
         space.apply(&pod.once().args(&["0"]).yaml())?;
     }
     for words in [
@@ -111,6 +112,8 @@ fn what_a_package_can_not_have_is_refused_by_name_in_the_events() -> anyhow::Res
         ["process.capabilities", "can't get SYS_ADMIN"],
         ["process.terminal", "leave out `tty`"],
         ["process.capabilities", "more: leave out `privileged`"],
+        // By the kubelet, which asks containerd, or by the shim.
+        ["FailedCreatePodSandBox", "user namespaces"],
     ] {
         support::event(&space, &words)?;
     }

@@ -20,13 +20,21 @@ use containerd_shim::protos::types::introspection::{RuntimeInfo, RuntimeVersion}
 use containerd_shim::{Flags, StartOpts};
 use serde::Deserialize;
 
+use crate::{cleanup, roster};
+
 /// The runtime's name in containerd's configuration.
 pub const NAME: &str = "io.containerd.wick.v1";
+
+/// Tells a shim where its list of containers is: its arguments do not name its pod.
+pub const ROSTER: &str = "WICK_SHIM_ROSTER";
 
 /// Longest message on stdin. Runtime options and a few addresses are some kilobytes.
 const MAX_STDIN: u64 = 1 << 20;
 
-pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+/// The bundle's file that says what the container is.
+pub const CONFIG: &str = "config.json";
+
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
 /// How containerd asked, and so how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +45,18 @@ enum Dialect {
 
 /// The one part of a `config.json` that says which shim a container belongs to.
 #[derive(Deserialize)]
-struct Annotated {
+pub struct Annotated {
     #[serde(default)]
     annotations: HashMap<String, String>,
+}
+
+// === impl Annotated ===
+
+impl Annotated {
+    /// The pod that the container belongs to, by the id of its sandbox.
+    pub fn pod(&self) -> Option<&str> {
+        self.annotations.get(SANDBOX_ID).map(String::as_str).filter(|id| !id.is_empty())
+    }
 }
 
 pub fn version() -> Vec<u8> {
@@ -69,13 +86,15 @@ pub fn start(flags: &Flags) -> anyhow::Result<Vec<u8>> {
         !options.ttrpc_address.is_empty(),
         "containerd gave no TTRPC_ADDRESS for events"
     );
-    let config = std::fs::read("config.json").context("read the bundle's config.json")?;
+    let config = std::fs::read(CONFIG).context("read the bundle's config.json")?;
     let config: Annotated = serde_json::from_slice(&config).context("parse config.json")?;
-    let group = config.annotations.get(SANDBOX_ID).filter(|id| !id.is_empty());
-    let address = options.socket_address(group.unwrap_or(&options.id));
+    let group = config.pod().unwrap_or(&options.id);
+    let address = options.socket_address(group);
     let socket = PathBuf::from(address.strip_prefix("unix://").unwrap_or(&address));
     if UnixStream::connect(&socket).is_err() {
-        spawn(&options, &socket)?;
+        let roster = roster::file(&options.address, &options.namespace, group);
+        cleanup::bury_dead(&roster);
+        spawn(&options, &socket, &roster)?;
     }
     // containerd before 1.7 finds the shim again by this file after its own restart.
     std::fs::write("address", &address).context("write the bundle's address")?;
@@ -108,7 +127,7 @@ fn understand(input: &[u8], flags: &Flags) -> (StartOpts, Dialect) {
 
 /// The shim listens before it lives: the socket is made here and handed over as its stdin, so
 /// containerd's first call waits in the socket while the shim starts.
-fn spawn(options: &StartOpts, socket: &Path) -> anyhow::Result<()> {
+fn spawn(options: &StartOpts, socket: &Path, roster: &Path) -> anyhow::Result<()> {
     if let Some(folder) = socket.parent() {
         std::fs::create_dir_all(folder).context("make the folder of shim sockets")?;
     }
@@ -122,6 +141,7 @@ fn spawn(options: &StartOpts, socket: &Path) -> anyhow::Result<()> {
         .args(["-address", &options.address])
         .args([Path::new("-socket"), socket])
         .env("TTRPC_ADDRESS", &options.ttrpc_address)
+        .env(ROSTER, roster)
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

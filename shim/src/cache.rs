@@ -27,7 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Signal, pidfd_send_signal};
 use wick_package::Digest;
 use wick_sandbox::Channel;
-use wick_sandbox::order::{Order, Settings, Task, User};
+use wick_sandbox::order::{CACHE_FULL, Order, Settings, Task, User};
 
 use crate::cgroup::{Cgroup, CgroupPath, Limits};
 use crate::clone::Birth;
@@ -62,6 +62,9 @@ const MAX_CACHE: u64 = 8 << 30;
 /// Nothing is compiled ahead when the cache's device has less room than this.
 const MIN_ROOM: u64 = 16 << 20;
 
+/// What did not fit is compiled again when there is this many times the room.
+const MORE_ROOM: u64 = 2;
+
 const DONE: &str = "done";
 const IMAGES: &str = "images";
 const STAGING: &str = "staging";
@@ -84,18 +87,20 @@ pub fn fill(
     let Some(layers) = layers(mounts) else { return Ok(None) };
     let key = key(&layers, &tools.host.executable()?.identity)?;
     let (folder, done) = (cache.join(IMAGES).join(&key), cache.join(DONE).join(&key));
-    if !done.exists() || !folder.exists() {
+    if !is_done(&done, cache)? || !folder.exists() {
         fs::create_dir_all(cache.join(DONE)).context("make the folder of markers")?;
         // One compiler an image: the others wait as long as its limits let it run, and find
         // its marker.
         let lock = File::create(done.with_extension("lock")).context("make a lock file")?;
         flock(&lock, FlockOperation::LockExclusive).context("lock")?;
-        if !done.exists() || !folder.exists() {
-            anyhow::ensure!(has_room(cache)?, "No space left on the cache's device");
+        if !is_done(&done, cache)? || !folder.exists() {
+            let room = room(cache)?;
+            anyhow::ensure!(room >= MIN_ROOM, "No space left on the cache's device");
             fs::create_dir_all(&folder).context("make the image's folder")?;
             let compiled = compile(tools, cache, order, &key, &folder);
             // Tried once: what fails to compile would cost every start the time limit.
-            fs::write(&done, "").context("write the marker")?;
+            let short = compiled.as_ref().is_err_and(is_short);
+            mark(&done, short.then(|| room.saturating_mul(MORE_ROOM)))?;
             compiled?;
             make_room(cache, MAX_CACHE)?;
         }
@@ -105,11 +110,42 @@ pub fn fill(
     Ok(Some(folder))
 }
 
-/// Whether the device has room for what may be compiled. It may have more at the next start, so a
-/// full one is no reason for the marker that says "tried".
-fn has_room(cache: &Path) -> io::Result<bool> {
+/// Room on the cache's device. There may be more at the next start, so a full one is no reason
+/// for the marker that says "tried".
+fn room(cache: &Path) -> io::Result<u64> {
     let about = rustix::fs::statvfs(cache)?;
-    Ok(about.f_bavail.saturating_mul(about.f_frsize) >= MIN_ROOM)
+    Ok(about.f_bavail.saturating_mul(about.f_frsize))
+}
+
+/// Say that an image was tried; for one that did not fit, until when: its device has this much
+/// room.
+fn mark(done: &Path, until: Option<u64>) -> anyhow::Result<()> {
+    let written = fs::write(done, until.map(|room| room.to_string()).unwrap_or_default());
+    if written.is_err() {
+        // An empty one would say "for good".
+        let _ = fs::remove_file(done);
+    }
+    written.context("write the marker")
+}
+
+/// Whether an image was tried, and there is no reason to try again.
+fn is_done(done: &Path, cache: &Path) -> io::Result<bool> {
+    match fs::read_to_string(done) {
+        Ok(until) => match until.parse::<u64>() {
+            Ok(until) => Ok(room(cache)? < until),
+            Err(_) => Ok(true),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether it failed because the cache's device is too small for it.
+fn is_short(error: &anyhow::Error) -> bool {
+    let full = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(full)
 }
 
 /// The folders of the image's layers, of an overlay.
@@ -216,6 +252,9 @@ fn run(tools: &Tools, cgroup: &Cgroup, order: &Order, staging: &Path) -> anyhow:
     told?;
     anyhow::ensure!(in_time, "compiling took longer than {TIME_LIMIT:?}");
     match worker.last_word() {
+        Some(word) if word.starts_with(CACHE_FULL) => {
+            Err(io::Error::new(io::ErrorKind::StorageFull, word).into())
+        }
         Some(word) => anyhow::bail!("{word}"),
         None => Ok(()),
     }
@@ -249,23 +288,31 @@ fn store(staging: &Path, cache: &Path) -> anyhow::Result<()> {
     let bytes: u64 = sizes.sum::<io::Result<u64>>()?;
     anyhow::ensure!(bytes <= MAX_RESULT, "the compiler left {bytes} bytes");
     for file in files {
-        let (from, to) = (staging.join(&file), cache.join(&file));
+        let to = cache.join(&file);
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder)?;
         }
-        // A copy and not the file itself: whoever made it may still hold it open.
         let new = to.with_extension("new");
-        let mut source = rootfs::open(staging, &file)?;
-        let mut target = File::create(&new)?;
-        io::copy(&mut source, &mut target)?;
-        // For workers of any user: it holds nothing that their image does not.
-        target.set_permissions(fs::Permissions::from_mode(0o644))?;
-        // By which a worker knows that it is the file that was recorded.
-        target.set_modified(from.metadata()?.modified()?)?;
-        target.sync_all()?;
-        fs::rename(&new, &to)?;
+        let copied = copy(staging, &file, &new).and_then(|()| fs::rename(&new, &to));
+        if copied.is_err() {
+            // A part of it is of no use, and takes room.
+            let _ = fs::remove_file(&new);
+        }
+        copied.with_context(|| format!("store {}", file.display()))?;
     }
     Ok(())
+}
+
+/// A copy and not the file itself: whoever made it may still hold it open.
+fn copy(staging: &Path, file: &Path, new: &Path) -> io::Result<()> {
+    let mut source = rootfs::open(staging, file)?;
+    let mut target = File::create(new)?;
+    io::copy(&mut source, &mut target)?;
+    // For workers of any user: it holds nothing that their image does not.
+    target.set_permissions(fs::Permissions::from_mode(0o644))?;
+    // By which a worker knows that it is the file that was recorded.
+    target.set_modified(source.metadata()?.modified()?)?;
+    target.sync_all()
 }
 
 /// Plain files in a folder, at most one more than `max`.
@@ -361,5 +408,21 @@ mod tests {
             fs::write(folder.path().join(n.to_string()), "").unwrap();
         }
         assert!(store(folder.path(), &folder.path().join("cache")).is_err());
+    }
+
+    #[test]
+    fn what_did_not_fit_is_tried_again_when_there_is_more_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, done) = (folder.path(), folder.path().join("marker"));
+        assert!(!is_done(&done, cache).unwrap());
+        mark(&done, None).unwrap();
+        assert!(is_done(&done, cache).unwrap());
+        mark(&done, Some(u64::MAX)).unwrap();
+        assert!(is_done(&done, cache).unwrap());
+        mark(&done, Some(0)).unwrap();
+        assert!(!is_done(&done, cache).unwrap());
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert!(is_short(&anyhow::Error::from(full()).context("store")));
+        assert!(!is_short(&anyhow::anyhow!("compiling took longer")));
     }
 }

@@ -2,7 +2,6 @@
 //! does not answer, and after each ordinary end, when there is nothing left to do.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,13 +9,12 @@ use anyhow::Context as _;
 use containerd_shim::Flags;
 use containerd_shim::protos::api::DeleteResponse;
 use containerd_shim::protos::protobuf::Message as _;
-use oci_spec::runtime::Spec;
 
-use crate::bootstrap::SANDBOX_ID;
-use crate::cgroup::{Cgroup, Layout};
+use crate::bootstrap::{Annotated, CONFIG};
+use crate::cgroup::{Cgroup, CgroupPath, Layout};
 use crate::container::Exit;
-use crate::plan::{self, Kind};
-use crate::{ordinary, rootfs};
+use crate::rootfs;
+use crate::roster::{self, Member, Roster};
 
 /// The code of a process that was killed: nobody saw how it really ended.
 const KILLED: i32 = 128 + 9;
@@ -29,15 +27,21 @@ pub fn delete(flags: &Flags) -> anyhow::Result<Vec<u8>> {
         "" => std::env::current_dir().context("find the bundle")?,
         named => PathBuf::from(named),
     };
-    // containerd asks for the first container of a shim alone, and only takes note of the end of
-    // the others that the same shim served.
-    for (id, member) in members(&bundle, &flags.id) {
-        if is_dead(&member) {
-            clean(&member, &flags.namespace, &id);
+    let config = fs::read(bundle.join(CONFIG)).ok();
+    let config = config.and_then(|text| serde_json::from_slice::<Annotated>(&text).ok());
+    let group = config.as_ref().and_then(Annotated::pod).unwrap_or(&flags.id);
+    let file = roster::file(&flags.address, &flags.namespace, group);
+    match Roster::read(&file) {
+        // containerd asks for the first container of a shim alone, and only takes note of the end
+        // of the others that the same shim served.
+        Some(roster) if roster.is_orphaned() => bury(&file, &roster),
+        // A living shim serves the rest of its pod, and has not let go of this one.
+        Some(roster) => {
+            roster.members.iter().filter(|member| member.id == flags.id).for_each(clean);
         }
+        None => {}
     }
-    clean(&bundle, &flags.namespace, &flags.id);
-    remove_dead_socket(&bundle);
+    rootfs::unmount_all(&bundle.join("rootfs"));
     let exit = Exit::now(KILLED);
     let response = DeleteResponse {
         exit_status: exit.code,
@@ -47,75 +51,36 @@ pub fn delete(flags: &Flags) -> anyhow::Result<Vec<u8>> {
     Ok(response.write_to_bytes()?)
 }
 
-fn clean(bundle: &Path, namespace: &str, id: &str) {
-    match Spec::load(bundle.join("config.json")) {
-        Ok(spec) => clean_container(bundle, &spec, namespace, id),
-        // A bundle without one was never more than a folder.
-        Err(error) => complain(&format!("read config.json: {error}")),
+/// Clean up behind a dead shim, if there was one, before another takes its place.
+pub fn bury_dead(file: &Path) {
+    if let Some(roster) = Roster::read(file).filter(Roster::is_orphaned) {
+        bury(file, &roster);
     }
-    rootfs::unmount_all(&bundle.join("rootfs"));
 }
 
-fn clean_container(bundle: &Path, spec: &Spec, namespace: &str, id: &str) {
+fn bury(file: &Path, roster: &Roster) {
+    roster.members.iter().for_each(clean);
+    // The list goes last: a cleanup that is killed can be made again.
+    for left in [&roster.socket, file] {
+        let _ = fs::remove_file(left);
+    }
+}
+
+fn clean(member: &Member) {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let path = plan::cgroup_path(spec, namespace, id);
+    let path = CgroupPath::parse(&Path::new("/").join(&member.cgroup).display().to_string());
     let group = Layout::parse(&mountinfo).zip(path.ok());
     let group = group.map(|(layout, path)| Cgroup::new(Arc::new(layout), path));
     if let Some(group) = &group {
         group.kill();
     }
-    if Kind::of(spec) == Kind::Ordinary
-        && let Err(error) = ordinary::Settings::delete_forced(bundle, id)
-    {
+    if let Some(Err(error)) = member.runc.as_ref().map(|runc| runc.delete_forced(&member.id)) {
         complain(&format!("{error:#}"));
     }
     if let Some(Err(error)) = group.map(|group| group.remove()) {
         complain(&error.to_string());
     }
-}
-
-/// The containers of a pod beside its sandbox, by the bundles beside its own.
-fn members(sandbox: &Path, id: &str) -> Vec<(String, PathBuf)> {
-    let bundles = sandbox.parent().and_then(|folder| fs::read_dir(folder).ok());
-    let named = bundles.into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        (name != id).then(|| (name, entry.path()))
-    });
-    let is_member = |bundle: &Path| {
-        // One that is being made or removed has none.
-        let spec = Spec::load(bundle.join("config.json")).ok();
-        let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
-        annotations.and_then(|all| all.get(SANDBOX_ID)).is_some_and(|sandbox| sandbox == id)
-    };
-    named.filter(|(_, bundle)| is_member(bundle)).collect()
-}
-
-/// Whether a shim is known to have served a container, and does not listen any more. The sandbox's
-/// own bundle may be gone already, so the container's is asked.
-fn is_dead(bundle: &Path) -> bool {
-    let socket = socket(bundle);
-    socket.is_some_and(|socket| UnixStream::connect(socket).is_err())
-}
-
-/// A shim that was killed left its socket; a living one serves the rest of its pod.
-fn remove_dead_socket(bundle: &Path) {
-    if is_dead(bundle)
-        && let Some(socket) = socket(bundle)
-    {
-        let _ = fs::remove_file(socket);
-    }
-}
-
-/// Where the shim of a bundle's container listens: containerd before 2.0 has the shim write it
-/// down, later ones do it themselves.
-fn socket(bundle: &Path) -> Option<PathBuf> {
-    let address = fs::read_to_string(bundle.join("address")).ok().or_else(|| {
-        let text = fs::read_to_string(bundle.join("bootstrap.json")).ok()?;
-        let params: serde_json::Value = serde_json::from_str(&text).ok()?;
-        Some(params["address"].as_str()?.to_owned())
-    })?;
-    let address = address.trim();
-    Some(address.strip_prefix("unix://").unwrap_or(address).into())
+    rootfs::unmount_all(&member.bundle.join("rootfs"));
 }
 
 fn complain(what: &str) {

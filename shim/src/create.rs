@@ -26,6 +26,7 @@ use crate::pause::{self, PauseOrder};
 use crate::phases::Phases;
 use crate::plan::{self, Facts, Kind, Plan};
 use crate::pod::{Pod, Tools};
+use crate::roster::Member;
 use crate::stdio::{Names, Stdio};
 use crate::worker::Worker;
 use crate::{cache, host, ordinary, rootfs};
@@ -35,6 +36,9 @@ const MAX_MANIFEST: u64 = 1 << 20;
 
 /// A file of the bundle that tells containerd, after its own restart, which shim serves the task.
 const SHIM_PATH: &str = "shim-binary-path";
+
+/// What is done before anything of a container is made.
+pub const LISTED: &str = "note the container for a cleanup without this shim";
 
 /// What is known of a container before anything is made.
 struct Job {
@@ -113,6 +117,13 @@ async fn make(pod: &Arc<Pod>, request: CreateTaskRequest) -> Result<Parts, Fault
     };
     let plan = plan::plan(kind, &spec, &facts)?;
     phases.done("plan");
+    let member = Member {
+        id: request.id.clone(),
+        bundle: bundle.clone(),
+        cgroup: plan.cgroup.relative().to_owned(),
+        runc: None,
+    };
+    pod.tools().roster.add(member).context(LISTED)?;
     let cgroup = Cgroup::new(Arc::clone(&pod.tools().layout), plan.cgroup.clone());
     let (group, mounted) = (cgroup.clone(), bundle.join("rootfs"));
     let job = Job { request, bundle, kind, plan, names, cgroup, phases };

@@ -37,11 +37,32 @@ pub fn start(debug: bool) {
 
 impl Subscriber for Journal {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.level
+        let ours = metadata.is_event() || metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
+        ours && *metadata.level() <= self.level
     }
 
     fn event(&self, event: &Event<'_>) {
-        let level = match *event.metadata().level() {
+        self.write(event.metadata(), &|line| event.record(line));
+    }
+
+    /// The shim's own spans are made when they are over, with their times as fields: a line each.
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.write(span.metadata(), &|line| {
+            let _ = write!(line.0, " span={}", span.metadata().name());
+            span.record(line);
+        });
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+impl Journal {
+    fn write(&self, metadata: &Metadata<'_>, record: &dyn Fn(&mut Line)) {
+        let level = match *metadata.level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
             Level::INFO => "info",
@@ -50,7 +71,7 @@ impl Subscriber for Journal {
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut line = Line(format!("time=\"{}\" level={level}", utc(now.as_secs())));
-        event.record(&mut line);
+        record(&mut line);
         let mut text = line.0;
         let mut end = MAX_LINE.min(text.len());
         while !text.is_char_boundary(end) {
@@ -61,15 +82,6 @@ impl Subscriber for Journal {
         // A full FIFO loses the line.
         let _ = (&self.file).write(text.as_bytes());
     }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
 }
 
 impl Visit for Line {

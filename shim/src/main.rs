@@ -32,6 +32,7 @@ mod plan;
 mod pod;
 mod reaper;
 mod rootfs;
+mod roster;
 mod serve;
 mod state;
 mod stdio;

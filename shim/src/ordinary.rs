@@ -24,19 +24,18 @@ use tokio::task::spawn_blocking;
 use crate::cgroup::Cgroup;
 use crate::console::{Console, Listener};
 use crate::container::{Engine, Parts};
+use crate::create::LISTED;
 use crate::exit::Fault;
 use crate::plan::{self, Refusals};
 use crate::pod::Tools;
 use crate::reaper::Reaper;
+use crate::roster::Member;
 use crate::stdio::{Names, Stdio};
 use crate::{hooks, rootfs};
 
 /// Where runc keeps its containers, by containerd's namespace: where containerd's own shim has
 /// them, so that the usual tools find them.
 const ROOT: &str = "/run/containerd/runc";
-
-/// What a cleanup without a living shim must know.
-const SETTINGS: &str = "wick-runc.json";
 
 /// runc's log, from which its error message comes.
 const LOG: &str = "wick-runc.log";
@@ -47,8 +46,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// What runc says after it has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How runc is called.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// How runc is called, also by a cleanup without a living shim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     binary: PathBuf,
     root: PathBuf,
@@ -91,9 +90,15 @@ pub async fn create(
     let bundle = PathBuf::from(&request.bundle);
     let path = plan::cgroup_path(spec, &tools.namespace, &request.id);
     let cgroup = path.map_err(|refusal| Refusals(vec![refusal]))?;
-    let cgroup = Cgroup::new(Arc::clone(&tools.layout), cgroup);
     let settings = Settings::of(request, spec, &tools.namespace);
-    settings.save(&bundle).context("note how runc is called")?;
+    let member = Member {
+        id: request.id.clone(),
+        bundle: bundle.clone(),
+        cgroup: cgroup.relative().to_owned(),
+        runc: Some(settings.clone()),
+    };
+    tools.roster.add(member).context(LISTED)?;
+    let cgroup = Cgroup::new(Arc::clone(&tools.layout), cgroup);
     let (cloner, mounts, target) = (tools.cloner.clone(), request.rootfs.clone(), bundle.clone());
     let mounted = spawn_blocking(move || cloner.call(move |_| rootfs::mount(&mounts, &target)));
     mounted.await.context("mount")?.context("mount")??;
@@ -139,17 +144,11 @@ impl Settings {
         }
     }
 
-    fn save(&self, bundle: &Path) -> std::io::Result<()> {
-        fs::write(bundle.join(SETTINGS), serde_json::to_vec(self)?)
-    }
-
     /// Remove a container of a shim that is gone. It blocks.
-    pub fn delete_forced(bundle: &Path, id: &str) -> anyhow::Result<()> {
-        let settings = fs::read(bundle.join(SETTINGS)).context("read how runc was called")?;
-        let settings: Self = serde_json::from_slice(&settings)?;
-        let mut command = std::process::Command::new(&settings.binary);
-        command.arg("--root").arg(&settings.root);
-        if settings.systemd {
+    pub fn delete_forced(&self, id: &str) -> anyhow::Result<()> {
+        let mut command = std::process::Command::new(&self.binary);
+        command.arg("--root").arg(&self.root);
+        if self.systemd {
             command.arg("--systemd-cgroup");
         }
         let output = command.args(["delete", "--force", id]).output().context("start runc")?;

@@ -24,8 +24,7 @@ impl Phases {
 
     /// What was done since the last one.
     pub fn done(&mut self, name: &str) {
-        let micros = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.list.push(Phase { name: name.to_owned(), micros });
+        self.list.push(Phase::since(name, self.begun));
         self.begun = Instant::now();
     }
 
@@ -36,13 +35,21 @@ impl Phases {
 
     /// The other side's, which lie within the last of ours.
     pub fn add(&mut self, side: &str, phases: Vec<Phase>) {
-        let named = |p: Phase| Phase { name: format!("{side}.{}", p.name), micros: p.micros };
+        let named = |phase: Phase| Phase { name: format!("{side}.{}", phase.name), ..phase };
         self.list.extend(phases.into_iter().map(named));
     }
 
     pub fn line(&self) -> String {
         let words = self.list.iter().map(|p| format!("{}={}us", p.name, p.micros));
         words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// A span for each, with times of its own since it is over.
+    pub fn trace(&self, container: &str) {
+        for phase in &self.list {
+            let (phase, at, end) = (&phase.name, phase.at, phase.end());
+            let _over = tracing::debug_span!("start", container, phase, at, end);
+        }
     }
 
     /// Best effort: a start does not fail for its figures.

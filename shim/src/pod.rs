@@ -12,6 +12,7 @@ use crate::events::Events;
 use crate::exit::Fault;
 use crate::host::Host;
 use crate::reaper::Reaper;
+use crate::roster::Book;
 
 /// What every container needs.
 pub struct Tools {
@@ -20,6 +21,7 @@ pub struct Tools {
     pub events: Events,
     pub layout: Arc<Layout>,
     pub host: Host,
+    pub roster: Book,
     /// containerd's, not the kernel's.
     pub namespace: String,
 }
@@ -65,8 +67,11 @@ impl Pod {
         self.containers.lock().await.insert(container.id.clone(), Entry::Here(container));
     }
 
-    /// Also gives a reserved name back.
+    /// Nothing of it is left. Also gives a reserved name back.
     pub async fn forget(&self, id: &str) {
+        if let Err(error) = self.tools.roster.remove(id) {
+            tracing::warn!(container = id, "it stays in the list of containers: {error}");
+        }
         self.containers.lock().await.remove(id);
     }
 

@@ -14,6 +14,7 @@ use containerd_shim::protos::ttrpc::asynchronous::transport::Listener;
 use containerd_shim::publisher::RemotePublisher;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::bootstrap::ROSTER;
 use crate::cgroup::Layout;
 use crate::clone::Cloner;
 use crate::events::Events;
@@ -21,6 +22,7 @@ use crate::host::Host;
 use crate::journal;
 use crate::pod::{Pod, Tools};
 use crate::reaper::Reaper;
+use crate::roster::Book;
 use crate::task::Service;
 
 /// Threads that may block: a pod's containers are created a few at a time.
@@ -64,6 +66,7 @@ fn build_and_run(flags: &Flags) -> anyhow::Result<()> {
     runtime.block_on(async {
         let address = std::env::var("TTRPC_ADDRESS").context("read TTRPC_ADDRESS")?;
         let publisher = RemotePublisher::new(&address).await.context("connect to containerd")?;
+        let roster = std::env::var_os(ROSTER).context("read the list's name")?;
         let reaper = Reaper::default();
         let tools = Tools {
             cloner,
@@ -71,6 +74,7 @@ fn build_and_run(flags: &Flags) -> anyhow::Result<()> {
             events: Events::new(publisher, flags.namespace.clone()),
             layout: Arc::new(layout),
             host: Host::from_env(),
+            roster: Book::new(roster.into(), flags.socket.clone().into()),
             namespace: flags.namespace.clone(),
         };
         run(listener, Pod::new(tools), reaper).await

@@ -70,6 +70,7 @@ async fn start_ours(
     phases.done("start");
     phases.add("worker", theirs);
     phases.save(&container.bundle);
+    phases.trace(&container.id);
     let addr = addr.as_deref().unwrap_or("none");
     tracing::info!(container = container.id, addr, "started: {}", phases.line());
     Ok(())

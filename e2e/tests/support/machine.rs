@@ -171,19 +171,9 @@ impl<'a> Node<'a> {
 
     /// Wait until nothing has one of these numbers.
     pub fn wait_gone(&self, ids: &[String]) -> anyhow::Result<()> {
-        self.wait_gone_but(ids, |_| false)
-    }
-
-    /// The same, but empty control groups may stay.
-    pub fn wait_dead(&self, ids: &[String]) -> anyhow::Result<()> {
-        self.wait_gone_but(ids, |thing| thing.starts_with(GROUPS))
-    }
-
-    fn wait_gone_but(&self, ids: &[String], may: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         let mut left = Vec::new();
         let gone = wait("the end of everything", SOON, || {
             left = self.left(ids)?;
-            left.retain(|thing| !may(thing));
             Ok(left.is_empty().then_some(()))
         });
         gone.with_context(|| format!("left: {left:#?}"))

@@ -20,6 +20,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
@@ -52,6 +53,8 @@ pub(crate) struct Cache {
     writable: bool,
     /// Files are as open as their folder.
     file_mode: Mode,
+    /// Why code was not kept, the first time.
+    unkept: OnceLock<io::Error>,
 }
 
 /// Names an entry: the engine's settings and version, and the component.
@@ -114,7 +117,8 @@ impl Cache {
         let file_mode = Mode::from_raw_mode(if shared { 0o644 } else { 0o600 });
         let (access, flags) = (Access::WRITE_OK, AtFlags::EACCESS);
         let writable = rustix::fs::accessat(&folder, ".", access, flags).is_ok();
-        Ok(Self { folder, path: path.to_owned(), writable, file_mode })
+        let unkept = OnceLock::new();
+        Ok(Self { folder, path: path.to_owned(), writable, file_mode, unkept })
     }
 
     /// Find checked code. None if there is none, or none that can be trusted.
@@ -142,7 +146,14 @@ impl Cache {
                 %folder, key = key.0, %error,
                 "a compiled component is not kept; each start compiles it again"
             );
+            // The first failure says what is wrong with the folder.
+            let _ = self.unkept.set(error);
         }
+    }
+
+    /// Why code was not kept, if some was not.
+    pub(crate) fn unkept(&self) -> Option<&io::Error> {
+        self.unkept.get()
     }
 
     fn read(&self, key: &Key) -> io::Result<Entry> {

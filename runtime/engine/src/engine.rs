@@ -163,6 +163,11 @@ impl Engine {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Why a compiled component was not kept in the cache, if one was not.
+    pub fn unkept(&self) -> Option<&std::io::Error> {
+        self.inner.cache.as_ref().and_then(Cache::unkept)
+    }
+
     /// Load a package: graphs in parallel, component from the cache or compiled.
     ///
     /// # Errors

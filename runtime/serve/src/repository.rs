@@ -128,6 +128,8 @@ struct Inner {
     room: tokio::sync::Mutex<()>,
     /// When it was made.
     origin: Instant,
+    /// Asked to end: not ready any more, but still answering.
+    leaving: AtomicBool,
     draining: AtomicBool,
     /// For those who wait for `draining`, which requests only read.
     drained: CancellationToken,
@@ -199,6 +201,7 @@ impl Repository {
             adding: Mutex::new(()),
             room: tokio::sync::Mutex::default(),
             origin: Instant::now(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             drained: CancellationToken::new(),
         };

@@ -2,7 +2,8 @@
 //! shutdown that finishes what was begun.
 //!
 //! ```text
-//!  shutdown ──▶ not ready ──▶ stop accepting ──▶ idle connections close
+//!  shutdown ──▶ not ready ──▶ `linger`: as before, but connections are not kept alive
+//!           ──▶ stop accepting ──▶ idle connections close
 //!                                            ──▶ requests in work finish, within
 //!                                                `drain`; then the rest is cut off
 //! ```
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -117,8 +119,8 @@ impl Bound {
         self.addr
     }
 
-    /// Answer requests until `shutdown` is cancelled and the requests in work are
-    /// done, or the drain time is over.
+    /// Answer requests until `shutdown` is cancelled, the linger is over and the requests
+    /// in work are done, or the drain time is over.
     pub async fn serve(self, repository: Repository, shutdown: CancellationToken) -> Drained {
         let router = routes::router(repository.clone(), &self.settings);
         let http = Arc::new(http(&self.settings));
@@ -131,13 +133,19 @@ impl Bound {
         // Ends with this future, however that ends.
         let _tending = stop.clone().drop_guard();
         tokio::spawn(async move { tended.tend(stop).await });
-        loop {
+        // Whoever shakes hands may do so until the port closes.
+        let closing = CancellationToken::new();
+        let _closed = closing.clone().drop_guard();
+        let linger = self.settings.linger.min(self.settings.drain);
+        let mut leave = std::pin::pin!(leave(&repository, &shutdown, linger));
+        let lingered = loop {
             // Reap, so that the set stays as small as the number of connections.
             while connections.try_join_next().is_some() {}
             let accepted = tokio::select! {
                 // `accept` takes a place first and loses nothing when dropped.
                 accepted = accept(&self.listener, &places) => accepted,
-                () = shutdown.cancelled() => break,
+                // Polled on from turn to turn, so its clock is not set back.
+                lingered = &mut leave => break lingered,
             };
             let Some((stream, peer, place)) = accepted else { continue };
             // Whoever has too many is closed at once, and learns it so.
@@ -147,18 +155,20 @@ impl Bound {
                 router: router.clone(),
                 http: Arc::clone(&http),
                 watcher: graceful.watcher(),
+                repository: repository.clone(),
                 header_timeout: self.settings.header_timeout,
                 write_timeout: self.settings.write_timeout,
             };
             let stream = WriteTimeout::new(stream, self.settings.write_timeout);
             match self.settings.tls.clone() {
                 None => connections.spawn(connection.run(stream)),
-                Some(tls) => connections.spawn(connection.secure(stream, tls, shutdown.clone())),
+                Some(tls) => connections.spawn(connection.secure(stream, tls, closing.clone())),
             };
-        }
+        };
+        closing.cancel();
         repository.drain();
         drop(self.listener);
-        drain(graceful, connections, self.settings.drain).await
+        drain(graceful, connections, self.settings.drain.saturating_sub(lingered)).await
     }
 }
 
@@ -172,6 +182,20 @@ fn reloads(settings: &ServeSettings, stop: &CancellationToken) -> JoinSet<()> {
         tasks.spawn(auth.clone().keep(stop.clone()));
     }
     tasks
+}
+
+/// Returns when the port may close: how long it stayed open after the call to shut down. A
+/// server that is not ready has no requests to wait for.
+async fn leave(
+    repository: &Repository,
+    shutdown: &CancellationToken,
+    linger: Duration,
+) -> Duration {
+    shutdown.cancelled().await;
+    let linger = if repository.is_ready() { linger } else { Duration::ZERO };
+    repository.leave();
+    tokio::time::sleep(linger).await;
+    linger
 }
 
 /// The next connection, when there is a place for it.
@@ -252,6 +276,7 @@ struct Connection {
     watcher: Watcher,
     header_timeout: Duration,
     write_timeout: Duration,
+    repository: Repository,
 }
 
 // === impl Connection ===
@@ -272,7 +297,8 @@ impl Connection {
     }
 
     async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Self { _places, router, http, watcher, header_timeout, write_timeout } = self;
+        let Self { _places, router, http, watcher, repository, header_timeout, write_timeout } =
+            self;
         let unread = Arc::new(Unread::default());
         let answers = Arc::clone(&unread);
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
@@ -280,12 +306,18 @@ impl Connection {
             let unread = streams.then(|| Arc::clone(&answers));
             let refused = edge::wrong_coding(request.headers());
             // A router is always ready, and its clone is a reference.
-            let mut router = router.clone();
+            let (mut router, repository) = (router.clone(), repository.clone());
             async move {
-                let answer = match refused {
+                let is_http1 = request.version() <= http::Version::HTTP_11;
+                let mut answer = match refused {
                     Some(answer) => answer,
                     None => router.call(request.map(axum::body::Body::new)).await?,
                 };
+                // The client's next request comes by a connection of its own, and so to a
+                // server that stays. HTTP/2 has its own word for it, which the drain says.
+                if is_http1 && repository.is_leaving() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(match unread {
                     Some(unread) => unread.watch(answer),
                     None => answer,

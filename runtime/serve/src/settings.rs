@@ -48,6 +48,10 @@ pub struct ServeSettings {
     pub model_control: bool,
     /// Whether there is a page for people, at `/v2/page` and behind `/`.
     pub page: bool,
+    /// Time from the call to shut down until the port closes, in which requests are answered
+    /// though the server says that it is not ready: whoever spreads requests needs a moment to
+    /// hear of it. Part of `drain`.
+    pub linger: Duration,
     /// Time that requests have to finish when the server shuts down.
     pub drain: Duration,
 }
@@ -74,6 +78,8 @@ impl Default for ServeSettings {
             cors_origins: Vec::new(),
             model_control: false,
             page: true,
+            // A server that nobody spreads requests to ends at once.
+            linger: Duration::ZERO,
             // Kubernetes gives a pod 30 seconds by default.
             drain: Duration::from_secs(25),
         }

@@ -101,10 +101,8 @@ fn permissions(order: &Order) -> Permissions {
 
 impl Stopwatch {
     fn lap(&mut self, name: &str) {
-        let now = Instant::now();
-        let micros = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
-        self.phases.push(Phase { name: name.to_owned(), micros });
-        self.last = now;
+        self.phases.push(Phase::since(name, self.last));
+        self.last = Instant::now();
     }
 }
 

@@ -2,11 +2,15 @@
 //! [`VERSION`] proves: the first thing in each conversation.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A worker refuses an order of any other.
 pub const VERSION: u32 = 1;
+
+/// The code of [`Report::Failed`] when the node's cache had no room for what was compiled.
+pub const CACHE_FULL: &str = "cache-full";
 
 /// Everything that a worker is told before it locks itself down. Paths are the node's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +71,8 @@ pub struct Settings {
     pub log: Option<String>,
     /// Milliseconds that requests have to finish after SIGTERM: `wick.dev/drain`.
     pub drain_ms: Option<u64>,
+    /// Milliseconds of these in which new requests are still answered: `wick.dev/linger`.
+    pub linger_ms: Option<u64>,
 }
 
 /// One mount of the OCI spec, its options sorted.
@@ -135,9 +141,28 @@ pub enum Report {
     Failed { code: String, message: String },
 }
 
-/// How long a part of the start took.
+/// When a part of the start was, and how long it took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
     pub name: String,
+    /// Its start, in microseconds since 1970: shim and worker have one clock.
+    pub at: u64,
     pub micros: u64,
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// A phase that ends now.
+    pub fn since(name: impl Into<String>, begun: Instant) -> Self {
+        let took = begun.elapsed();
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self { name: name.into(), at: micros(at.saturating_sub(took)), micros: micros(took) }
+    }
+
+    /// When it ended, in microseconds since 1970.
+    pub fn end(&self) -> u64 {
+        self.at.saturating_add(self.micros)
+    }
 }

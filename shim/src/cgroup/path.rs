@@ -4,23 +4,33 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+/// Longest name of a group: the kernel's for any file.
+const MAX_NAME: usize = 255;
+
+/// Longest path below a hierarchy's root. The kernel takes 4095 bytes in all, and before this one
+/// comes the root, behind it a control file.
+const MAX_PATH: usize = 3800;
+
 /// A path below a hierarchy's root.
 ///
-/// Invariant: relative, not empty, and without `..`.
+/// Invariant: relative, not empty, without `..`, and not longer than the kernel takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupPath(PathBuf);
 
 /// Text that names no group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathError(String);
+pub enum PathError {
+    NotAGroup(String),
+    TooLong,
+}
 
 // === impl CgroupPath ===
 
 impl CgroupPath {
     /// # Errors
-    /// The text names the root, leaves it, or is a malformed slice.
+    /// The text names the root, leaves it, is a malformed slice, or is too long.
     pub fn parse(text: &str) -> Result<Self, PathError> {
-        let wrong = || PathError(text.to_owned());
+        let wrong = || PathError::NotAGroup(text.to_owned());
         let parts: Vec<&str> = text.split(':').collect();
         let path = match parts.as_slice() {
             [slice, prefix, name] if !text.starts_with('/') => {
@@ -40,6 +50,11 @@ impl CgroupPath {
                 Component::RootDir | Component::CurDir => {}
                 Component::ParentDir | Component::Prefix(_) => return Err(wrong()),
             }
+        }
+        // Before it is made: otherwise the parents of what is too long would stay.
+        let too_long = |part: Component<'_>| part.as_os_str().len() > MAX_NAME;
+        if clean.as_os_str().len() > MAX_PATH || clean.components().any(too_long) {
+            return Err(PathError::TooLong);
         }
         if clean.as_os_str().is_empty() { Err(wrong()) } else { Ok(Self(clean)) }
     }
@@ -70,7 +85,14 @@ fn expand_slice(slice: &str) -> Option<PathBuf> {
 
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is not the path of a control group", self.0)
+        match self {
+            Self::NotAGroup(text) => write!(f, "`{text}` is not the path of a control group"),
+            Self::TooLong => write!(
+                f,
+                "the path is longer than the kernel takes: {MAX_NAME} bytes a name, \
+                 {MAX_PATH} in all"
+            ),
+        }
     }
 }
 
@@ -97,6 +119,18 @@ mod tests {
         );
         check(":cri:abc", Some("system.slice/cri-abc.scope"));
         check("-.slice::abc", Some("abc.scope"));
+    }
+
+    #[test]
+    fn a_path_is_no_longer_than_the_kernel_takes() {
+        let (name, long) = ("n".repeat(255), "n".repeat(256));
+        let is_too_long = |text: &str| CgroupPath::parse(text) == Err(PathError::TooLong);
+        assert!(!is_too_long(&name) && is_too_long(&long));
+        // `kubepods.slice` and the rest of a scope's name count too.
+        assert!(!is_too_long(&format!("a.slice:p:{}", "n".repeat(247))));
+        assert!(is_too_long(&format!("a.slice:p:{}", "n".repeat(248))));
+        let deep = |count: usize| vec![name.as_str(); count].join("/");
+        assert!(!is_too_long(&deep(14)) && is_too_long(&deep(15)));
     }
 
     #[test]

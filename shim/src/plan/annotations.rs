@@ -9,7 +9,7 @@ use wick_sandbox::order::Settings;
 use super::Refusal;
 
 const PREFIX: &str = "wick.dev/";
-const KNOWN: [&str; 6] = ["addr", "backends", "drain", "log", "network", "ordinary"];
+const KNOWN: [&str; 7] = ["addr", "backends", "drain", "linger", "log", "network", "ordinary"];
 
 /// Longest text of one annotation.
 const MAX_LENGTH: usize = 4096;
@@ -59,6 +59,7 @@ fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
         "network" => settings.network = destinations(value)?,
         "log" => settings.log = Some(filter(value)?),
         "drain" => settings.drain_ms = Some(duration(value)?),
+        "linger" => settings.linger_ms = Some(duration(value)?),
         "backends" => {
             wishes.wants_backends = match value {
                 "true" => true,

@@ -81,6 +81,9 @@ fn lives() {
     let log = containerd.log("a");
     assert!(log.contains("worker.lockdown=7us") && log.contains("clone="), "{log}");
     assert!(containerd.bundle("a").join("wick-phases.json").exists());
+    let span = "span=start container=\"a\" phase=\"worker.lockdown\" at=\"1795530096000000\" \
+                end=\"1795530096000007\"";
+    assert!(log.contains(span), "{log}");
 
     shim.shutdown();
     let socket = shim.address.trim_start_matches("unix://").to_owned();

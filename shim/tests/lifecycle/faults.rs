@@ -20,6 +20,8 @@ pub const ALL: &[Case] = &[
     ("a container that ignores SIGTERM dies of SIGKILL", stubborn),
     ("a shim that is killed takes its containers along, and delete cleans up", shim_killed),
     ("a group that can't be made fails Create", no_group),
+    ("a group's path may be as long as the kernel takes, and not longer", long_path),
+    ("a user namespace is refused by name", user_namespace),
     ("two hundred containers leave nothing behind", cycles),
 ];
 
@@ -114,11 +116,9 @@ fn shim_killed() {
     let named = fs::read_to_string(containerd.bundle("w").join("shim-binary-path")).unwrap();
     assert!(named.ends_with("containerd-shim-wick-v1"), "{named}");
     // containerd asks for the sandbox alone, and the rest of its pod goes with it. It may have
-    // removed the sandbox's own notes by then.
-    let notes = containerd.bundle("k").join("address");
-    let params = json!({"version": 3, "address": fs::read_to_string(&notes).unwrap()});
-    fs::write(containerd.bundle("w").join("bootstrap.json"), params.to_string()).unwrap();
-    fs::remove_file(&notes).unwrap();
+    // removed the others' bundles and the sandbox's own notes by then.
+    fs::remove_file(containerd.bundle("k").join("address")).unwrap();
+    fs::remove_file(containerd.bundle("w").join("config.json")).unwrap();
     for id in ["k", "w"] {
         let output = containerd.action(id, "delete");
         assert!(output.status.success());
@@ -131,6 +131,7 @@ fn shim_killed() {
     }
     assert_eq!(mounts_of(&containerd), 0);
     // The pod can be started again at once.
+    fs::remove_dir_all(containerd.bundle("w")).unwrap();
     let again = containerd.start("k", &spec::sandbox("k", "pod"));
     again.create("k").unwrap();
     again.run("k").unwrap();
@@ -148,6 +149,57 @@ fn no_group() {
     assert!(error.contains("cpuset.cpus"), "{error}");
     assert!(!group("memory", "g").exists());
     assert_eq!(mounts_of(&containerd), 0);
+    shim.shutdown();
+}
+
+fn long_path() {
+    let containerd = Containerd::new();
+    // The longest that fits, so that the test sees the kernel's own limits from below.
+    let (name, parts) = ("n".repeat(255), 14);
+    let root = spec::group_root();
+    let path = vec![name.as_str(); parts].join("/");
+    let path = path[..3800 - root.len()].trim_end_matches('/');
+    let mut spec = spec::wasm("l", &["serve"]);
+    spec["linux"]["cgroupsPath"] = json!(format!("{root}/{path}"));
+    let shim = containerd.start("l", &spec);
+    let pid = shim.create("l").unwrap();
+    shim.run("l").unwrap();
+    let shown = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(shown.contains(path), "{shown}");
+    shim.delete("l").unwrap();
+    // What lies above it was not this container's to remove.
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let mut folder = hierarchy.path().join(&root[1..]);
+        folder.push(path);
+        assert!(!folder.exists(), "{}", folder.display());
+        while folder.pop() && folder != hierarchy.path() {
+            let _ = fs::remove_dir(&folder);
+        }
+    }
+    for (id, path) in [("m", "n".repeat(256)), ("o", vec![name.as_str(); 16].join("/"))] {
+        let mut spec = spec::wasm(id, &["serve"]);
+        spec["linux"]["cgroupsPath"] = json!(format!("{root}/{path}"));
+        spec::bundle(&containerd.bundle(id), &spec);
+        let error = shim.create(id).unwrap_err();
+        assert!(error.contains("linux.cgroupsPath") && error.contains("longer"), "{error}");
+        assert!(!group("memory", &path[..200.min(path.len())]).exists());
+    }
+    shim.shutdown();
+}
+
+fn user_namespace() {
+    let containerd = Containerd::new();
+    let mut spec = spec::sandbox("u", "pod");
+    let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    spec["linux"]["uidMappings"] = ids.clone();
+    spec["linux"]["gidMappings"] = ids;
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let shim = containerd.start("u", &spec);
+    let error = shim.create("u").unwrap_err();
+    for words in ["linux.uidMappings", "linux.namespaces.user", "`hostUsers: false`"] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    assert!(!group("memory", "u").exists());
     shim.shutdown();
 }
 

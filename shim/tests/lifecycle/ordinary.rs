@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cases::group;
 use crate::runner::Case;
-use crate::shim::{Containerd, Shim, alive, context, tmpfs, until};
+use crate::shim::{Containerd, NAMESPACE, Shim, alive, context, tmpfs, until};
 use crate::{spec, tools};
 
 pub const ALL: &[Case] = &[
@@ -20,6 +20,8 @@ pub const ALL: &[Case] = &[
     ("runc's own words reach containerd", words),
     ("an ordinary container of a killed shim is cleaned up", killed),
     ("a side-car runs in the pod of a package", side_car),
+    ("a side-car of a killed shim is cleaned up though its bundle is gone", side_car_of_killed),
+    ("the next shim of a pod cleans up behind one that was killed", next_shim),
 ];
 
 fn create(shim: &Shim<'_>, id: &str, stdout: Option<&PathBuf>) -> Result<u32, String> {
@@ -200,4 +202,66 @@ fn side_car() {
     shim.delete("a").unwrap();
     shim.delete("s").unwrap();
     shim.shutdown();
+}
+
+/// The process of a side-car in a pod whose shim has been killed.
+fn pod_of_killed_shim(containerd: &Containerd) -> u32 {
+    let shim = containerd.start("s", &spec::sandbox("s", "the-pod"));
+    let pause = shim.create("s").unwrap();
+    shim.run("s").unwrap();
+    let mut spec = spec::ordinary("a", "sleep 100");
+    spec["annotations"] = spec::in_pod("a", "s", pause, &[])["annotations"].clone();
+    containerd.start("a", &spec);
+    let pid = create(&shim, "a", None).unwrap();
+    shim.run("a").unwrap();
+    let shim_pid = shim.shim_pid("s");
+    std::process::Command::new("kill").args(["-9", &shim_pid.to_string()]).status().unwrap();
+    until("shim and pause are dead", || !alive(shim_pid) && !alive(pause));
+    // runc's containers do not end with the shim: that is what the cleanup is for.
+    assert!(alive(pid) && group("memory", "a").exists());
+    pid
+}
+
+/// What containerd does with a bundle: its mounts first.
+fn remove_bundle(containerd: &Containerd, id: &str) {
+    let bundle = containerd.bundle(id);
+    std::process::Command::new("umount").arg("-l").arg(bundle.join("rootfs")).status().unwrap();
+    fs::remove_dir_all(bundle).unwrap();
+}
+
+fn is_gone(pid: u32) {
+    until("the side-car is dead", || !alive(pid));
+    for id in ["a", "s"] {
+        assert!(!group("memory", id).exists() && !group("freezer", id).exists(), "{id}");
+        let state = format!("/run/containerd/runc/{NAMESPACE}/{id}");
+        assert!(!std::path::Path::new(&state).exists(), "runc still knows {id}");
+    }
+}
+
+fn side_car_of_killed() {
+    if !tools::has("runc") {
+        return;
+    }
+    let containerd = Containerd::new();
+    let pid = pod_of_killed_shim(&containerd);
+    remove_bundle(&containerd, "a");
+    assert!(containerd.action("s", "delete").status.success());
+    is_gone(pid);
+}
+
+fn next_shim() {
+    if !tools::has("runc") {
+        return;
+    }
+    let containerd = Containerd::new();
+    let pid = pod_of_killed_shim(&containerd);
+    for id in ["a", "s"] {
+        remove_bundle(&containerd, id);
+    }
+    // containerd itself died before it could ask for anything.
+    let next = containerd.start("s", &spec::sandbox("s", "the-pod"));
+    is_gone(pid);
+    next.create("s").unwrap();
+    next.delete("s").unwrap();
+    next.shutdown();
 }

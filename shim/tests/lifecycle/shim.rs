@@ -109,6 +109,7 @@ impl Containerd {
             .args(["-namespace", NAMESPACE, "-id", id, "-publish-binary", "/bin/false"])
             .args([Path::new("-address"), &self.folder.path().join("containerd.sock")])
             .args([Path::new("-bundle"), &self.bundle(id)])
+            .arg("-debug")
             .arg(action)
             .current_dir(self.bundle(id))
             .stdin(Stdio::null())

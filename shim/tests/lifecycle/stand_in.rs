@@ -18,7 +18,7 @@ pub fn main() {
     if behaviour == "fail-ready" {
         return fail(&mut channel, "no backend of this name");
     }
-    let phase = Phase { name: "lockdown".to_owned(), micros: 7 };
+    let phase = Phase { name: "lockdown".to_owned(), at: 1_795_530_096_000_000, micros: 7 };
     channel.send(&Report::Ready { phases: vec![phase] }).unwrap();
     if channel.receive::<Go>(None).is_err() {
         return;

@@ -39,7 +39,7 @@ pub struct Binaries {
     pub coredns: PathBuf,
     /// Debian's registry and network plugins, unpacked.
     pub debian: PathBuf,
-    /// `pause` and `httpd`, for images.
+    /// `pause`, `httpd` and `device-plugin`, for images.
     pub programs: PathBuf,
 }
 
@@ -156,14 +156,20 @@ impl Builder {
     /// What the images of the harness and of its tests hold, linked statically.
     fn programs(&self) -> anyhow::Result<PathBuf> {
         let source = self.root.join("images");
-        let digest = digest(&source, &["pause/pause.c", "httpd/main.go", "httpd/go.mod"])?;
+        let ours = ["httpd", "device-plugin"];
+        let files = ["pause/pause.c", "httpd/main.go", "httpd/go.mod"];
+        let plugin = ["main.go", "go.mod", "go.sum"].map(|file| format!("device-plugin/{file}"));
+        let files: Vec<&str> = files.into_iter().chain(plugin.iter().map(String::as_str)).collect();
+        let digest = digest(&source, &files)?;
         self.make(&format!("programs-{digest}"), "the images' programs", |out| {
             let mut gcc = Command::new("gcc");
             gcc.args(["-Os", "-static", "-s", "-o"]).arg(out.join("pause"));
             tools::run(gcc.arg(source.join("pause/pause.c")))?;
-            let mut go = go("build", "-s -w");
-            go.env("CGO_ENABLED", "0").current_dir(source.join("httpd"));
-            tools::run(go.arg("-o").arg(out.join("httpd")).arg("."))
+            ours.iter().try_for_each(|name| {
+                let mut go = go("build", "-s -w");
+                go.env("CGO_ENABLED", "0").current_dir(source.join(name));
+                tools::run(go.arg("-o").arg(out.join(name)).arg("."))
+            })
         })
     }
 

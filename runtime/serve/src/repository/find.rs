@@ -100,6 +100,15 @@ impl Repository {
         }
     }
 
+    /// Say to readiness probes that the server is about to end, and go on answering.
+    pub fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Release);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Acquire)
+    }
+
     /// Turn new requests away, and say so to readiness probes.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Release);
@@ -117,7 +126,9 @@ impl Repository {
 
     /// Whether every model is loaded, warmed and probed.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining() && self.inner.entries.load().values().all(|entry| entry.is_ready())
+        let entries = self.inner.entries.load();
+        let ends = self.is_leaving() || self.is_draining();
+        !ends && entries.values().all(|entry| entry.is_ready())
     }
 
     /// The names of all models, in order.

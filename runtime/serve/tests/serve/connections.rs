@@ -240,6 +240,41 @@ async fn a_shutdown_finishes_what_was_begun_and_closes_idle_connections() {
 }
 
 #[tokio::test]
+async fn a_server_that_lingers_answers_as_before_and_says_that_it_is_not_ready() {
+    let fixture = Fixture::adding(1.0, "").await;
+    let linger = Duration::from_secs(2);
+    let server = Running::start(&fixture, ServeSettings { linger, ..settings() }).await;
+    let (addr, begun) = (server.addr, Instant::now());
+    let mut kept = server.connect().await;
+    kept.write_all(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    assert!(!answer(&mut kept).await.contains("connection: close"));
+
+    server.stop.cancel();
+    until("it is leaving", || fixture.repository.is_leaving()).await;
+    let ready = server.exchange("GET /v2/health/ready HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    // To its end, so each connection is closed behind its answer.
+    let new = server.exchange(&post(&four([1.0; 4]), "")).await;
+    assert!(new.starts_with("HTTP/1.1 200 OK") && new.contains("connection: close"), "{new}");
+    kept.write_all(post(&four([1.0; 4]), "").as_bytes()).await.unwrap();
+    assert!(answer(&mut kept).await.starts_with("HTTP/1.1 200 OK"));
+    assert_eq!(kept.read(&mut [0; 8]).await.unwrap(), 0, "the old connection stays open");
+
+    assert_eq!(server.done.await.unwrap(), Drained { cut_off: 0 });
+    assert!(begun.elapsed() >= linger && TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_without_its_model_does_not_linger() {
+    let fixture = Fixture::adding(1.0, "").await;
+    fixture.repository.unload("m").await.unwrap();
+    let (linger, drain) = (Duration::from_secs(3600), Duration::from_secs(7200));
+    let server = Running::start(&fixture, ServeSettings { linger, drain, ..settings() }).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(60), server.stop()).await;
+    assert_eq!(stopped.expect("it lingers"), Drained { cut_off: 0 });
+}
+
+#[tokio::test]
 async fn a_request_that_outlasts_the_drain_time_is_cut_off() {
     let fixture = Fixture::adding(1.0, "concurrency = 1").await;
     let drain = Duration::from_millis(50);

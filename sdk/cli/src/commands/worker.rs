@@ -15,6 +15,7 @@ mod serve;
 mod signals;
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use wick_engine::{Engine, EngineSettings};
 use wick_nn::{Nn, NnSettings};
-use wick_sandbox::order::{Go, Order, Phase, Report, Task, VERSION};
+use wick_sandbox::order::{CACHE_FULL, Go, Order, Phase, Report, Task, VERSION};
 use wick_sandbox::{BACKENDS, CACHE, Channel, LockdownError, Signals, Woken};
 
 use crate::exit::Exit;
@@ -59,6 +60,8 @@ struct Worker {
     order: Order,
     signals: Signals,
     start: Instant,
+    /// What was done before there was a log.
+    phases: Vec<Phase>,
 }
 
 /// Runs before any other thread of this process exists.
@@ -75,7 +78,7 @@ pub fn run(args: &WorkerArgs) -> Outcome<ExitCode> {
     wick_sandbox::bound_heaps(HEAPS);
     wick_sandbox::return_large_blocks();
     let order = receive_order(&mut channel).map_err(|failure| told(&mut channel, failure))?;
-    let mut worker = Worker { channel, order, signals, start };
+    let mut worker = Worker { channel, order, signals, start, phases: Vec::new() };
     match worker.prepare() {
         Ok(None) => {}
         Ok(Some(code)) => return Ok(code),
@@ -113,17 +116,18 @@ fn told(channel: &mut Channel, failure: Failure) -> Failure {
 impl Worker {
     /// Lock down, and wait until the shim says go. A code ends the process before that.
     fn prepare(&mut self) -> Outcome<Option<ExitCode>> {
-        let mut phases = vec![Phase { name: "order".into(), micros: micros(self.start) }];
+        let mut phases = vec![Phase::since("order", self.start)];
         let libraries = Instant::now();
         if let Some(backends) = &self.order.backends {
             let loaded = wick_nn::preload(std::slice::from_ref(backends));
             loaded.map_err(|error| Failure::of(&error))?;
         }
-        phases.push(Phase { name: "backends".into(), micros: micros(libraries) });
+        phases.push(Phase::since("backends", libraries));
         phases.extend(wick_sandbox::lock_down(&self.order).map_err(|error| refused(&error))?);
         let lost = |error: &dyn Display| {
             Failure::new(Exit::Failure, "channel", format_args!("the shim is gone: {error}"))
         };
+        self.phases.clone_from(&phases);
         self.channel.send(&Report::Ready { phases }).map_err(|error| lost(&error))?;
         match self.signals.wait_beside(&self.channel).map_err(|error| lost(&error))? {
             Woken::Signal(signal) => return Ok(Some(ended_by(signal))),
@@ -143,6 +147,8 @@ impl Worker {
             Ok(log) => log,
             Err(failure) => return Err(told(&mut self.channel, failure)),
         };
+        // There was no log when these were.
+        trace(&std::mem::take(&mut self.phases));
         let settings = self.nn_settings();
         let ended = host::block_on(settings.cpus, async {
             match self.order.task {
@@ -180,7 +186,7 @@ impl Worker {
         tokio::select! {
             loaded = host.engine.load(package, grants) => {
                 loaded.map_err(|error| Failure::of(&error))?;
-                Ok(ExitCode::SUCCESS)
+                host.engine.unkept().map_or(Ok(ExitCode::SUCCESS), |error| Err(unkept(error)))
             }
             signal = signals.next() => Ok(ended_by(signal)),
         }
@@ -188,7 +194,8 @@ impl Worker {
 
     /// Tell the shim that containerd's Start is done.
     fn started(&mut self, addr: Option<String>, start: Instant) -> Outcome {
-        let phases = vec![Phase { name: "listen".into(), micros: micros(start) }];
+        let phases = vec![Phase::since("listen", start)];
+        trace(&phases);
         let sent = self.channel.send(&Report::Started { addr, phases });
         sent.map_err(|error| {
             Failure::new(Exit::Failure, "channel", format_args!("the shim is gone: {error}"))
@@ -230,6 +237,19 @@ fn refused(error: &LockdownError) -> Failure {
     Failure::new(Exit::Failure, error.code(), error)
 }
 
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+/// For a server it is a warning that a compiled component is not kept; here it was the task.
+fn unkept(error: &std::io::Error) -> Failure {
+    let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let code = if full { CACHE_FULL } else { "cache" };
+    Failure::new(Exit::Failure, code, format_args!("the compiled component is not kept: {error}"))
+}
+
+/// A span for each phase of the start, with times of its own since it is over. The event in it
+/// is what a log shows.
+fn trace(phases: &[Phase]) {
+    for phase in phases {
+        let span =
+            tracing::debug_span!("start", phase = phase.name, at = phase.at, end = phase.end());
+        span.in_scope(|| tracing::debug!(micros = phase.micros, "phase"));
+    }
 }

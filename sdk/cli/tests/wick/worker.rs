@@ -110,6 +110,32 @@ fn a_package_is_served_by_threads_that_are_all_locked_down() {
 }
 
 #[test]
+fn the_phases_of_a_start_are_spans_with_their_times() {
+    if !root_or_skip() {
+        return;
+    }
+    let mut pod = Pod::plus_one();
+    pod.order.env.push("WICK_LOG_FORMAT=json".to_owned());
+    pod.order.settings.log = Some("info,wick=debug".to_owned());
+    let worker = pod.serve();
+    worker.signal("TERM");
+    let output = worker.end();
+    let log = String::from_utf8_lossy(&output.stderr);
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut spans: Vec<Value> = lines.map(|line| line["span"].clone()).collect();
+    spans.retain(|span| span["name"] == "start");
+    let times: Vec<u64> = spans
+        .iter()
+        .flat_map(|span| [&span["at"], &span["end"]].map(|time| time.as_u64().unwrap()))
+        .collect();
+    assert!(times.is_sorted(), "one after the other: {log}");
+    let names: Vec<&str> = spans.iter().filter_map(|span| span["phase"].as_str()).collect();
+    for name in ["order", "backends", "mount", "seccomp", "listen"] {
+        assert!(names.contains(&name), "{name}: {log}");
+    }
+}
+
+#[test]
 fn onnx_runtime_is_mapped_before_the_lockdown_and_used_after_it() {
     if !root_or_skip() {
         return;

@@ -24,9 +24,13 @@ use super::{Worker, job, package};
 const ADDR: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
 
+/// How long a worker answers on after SIGTERM unless the pod says otherwise. kube-proxy gathers
+/// changes for up to a second before it rewrites a Service's rules; half a second is for their
+/// way there.
+const LINGER: Duration = Duration::from_millis(1500);
+
 /// A server in the background.
 struct Serving {
-    repository: Repository,
     stop: CancellationToken,
     task: JoinHandle<Drained>,
 }
@@ -107,7 +111,7 @@ async fn load(repository: &Repository, name: &str, signals: &mut Listening) -> O
 }
 
 fn settings(worker: &Worker) -> Outcome<ServeSettings> {
-    let mut settings = ServeSettings { addr: ADDR, ..ServeSettings::default() };
+    let mut settings = ServeSettings { addr: ADDR, linger: LINGER, ..ServeSettings::default() };
     let wanted = &worker.order.settings;
     if let Some(addr) = &wanted.addr {
         settings.addr = addr.parse().map_err(|_| {
@@ -117,6 +121,9 @@ fn settings(worker: &Worker) -> Outcome<ServeSettings> {
     }
     if let Some(drain) = wanted.drain_ms {
         settings.drain = Duration::from_millis(drain);
+    }
+    if let Some(linger) = wanted.linger_ms {
+        settings.linger = Duration::from_millis(linger);
     }
     Ok(settings)
 }
@@ -138,12 +145,11 @@ impl Serving {
     fn start(bound: Bound, repository: &Repository) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(bound.serve(repository.clone(), stop.clone()));
-        Self { repository: repository.clone(), stop, task }
+        Self { stop, task }
     }
 
     /// Finish what was begun; a second signal ends the process at once.
     async fn end(self, signals: &mut Listening) -> Outcome<ExitCode> {
-        self.repository.drain();
         self.stop.cancel();
         tokio::select! {
             drained = self.task => {

@@ -1,0 +1,125 @@
+//! Devices of a device plugin: a real kubelet asks a real plugin, which runs as a pod of its own,
+//! and a package that requests a device gets it with everything that belongs to it.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use support::node::{Folder, Process};
+use support::{END_TIMEOUT, Pod, images, outputs};
+use wick_e2e::cluster::Cluster;
+use wick_e2e::image::Image;
+use wick_e2e::kubectl::Namespace;
+use wick_e2e::wait::wait;
+
+/// What the plugin offers, and how many: one for each container below.
+const RESOURCE: &str = "wick.test/harmless";
+const DEVICES: u32 = 3;
+
+/// Opening it does no harm: it only hands out file systems of one's own.
+const DEVICE: &str = "/dev/fuse";
+
+/// Where the kubelet and its plugins meet.
+const SOCKETS: &str = "/var/lib/kubelet/device-plugins";
+
+/// The plugin as vendors deploy it: an ordinary pod with a view of the kubelet's folder.
+fn plugin(cluster: &Cluster, allocation: &Value) -> anyhow::Result<Value> {
+    let reference = "docker.io/local/device-plugin:1";
+    let image = Image::new(reference).entrypoint(&["/device-plugin"]);
+    cluster.import(&image.program("/device-plugin", &cluster.program("device-plugin")?)?)?;
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plugin"},
+        "spec": {
+            "terminationGracePeriodSeconds": 2,
+            "containers": [{
+                "name": "plugin", "image": reference, "imagePullPolicy": "IfNotPresent",
+                "args": [RESOURCE, DEVICES.to_string(), allocation.to_string()],
+                "volumeMounts": [{"name": "sockets", "mountPath": SOCKETS}],
+            }],
+            "volumes": [{"name": "sockets", "hostPath": {"path": SOCKETS, "type": "Directory"}}],
+        },
+    }))
+}
+
+/// Wait until the node offers this many devices.
+fn offered(cluster: &Cluster, space: &Namespace, count: u32) -> anyhow::Result<()> {
+    let offered = wait("the devices", END_TIMEOUT, || {
+        let nodes = cluster.kubectl.get(&["nodes"])?.context("no nodes")?;
+        let found = &nodes["items"][0]["status"]["allocatable"][RESOURCE];
+        Ok((found.as_str().unwrap_or("0") == count.to_string()).then_some(()))
+    });
+    offered.with_context(|| space.dump())
+}
+
+fn check_node(process: &Process, path: &str) -> anyhow::Result<()> {
+    let number = fs::metadata(DEVICE).with_context(|| format!("no {DEVICE}"))?.rdev();
+    let node = fs::metadata(process.inside(path)).with_context(|| format!("no {path}"))?;
+    ensure!(node.file_type().is_char_device() && node.rdev() == number, "{path}: {node:?}");
+    let (major, minor) = ((number >> 8) & 0xfff, number & 0xff);
+    let line = format!("c {major}:{minor} rw");
+    let devices = process.devices()?;
+    let allowed = devices.is_none_or(|text| text.lines().any(|known| known == line));
+    ensure!(allowed, "{path} may not be opened");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyhow::Result<()> {
+    let cluster = Cluster::attach()?;
+    let space = cluster.kubectl.namespace("devices")?;
+    let driver = Folder::new(&cluster, "plugin")?;
+    driver.write("about", "from the driver")?;
+    let specs = Folder::of_run(&cluster, "cdi")?;
+    let spec = json!({
+        "cdiVersion": "0.6.0", "kind": "wick.test/named",
+        "devices": [{"name": "one", "containerEdits": {
+            "env": ["BY_NAME=granted"],
+            "deviceNodes": [{"path": "/dev/harmless/named", "hostPath": DEVICE,
+                "permissions": "rw"}],
+        }}],
+    });
+    specs.write("named.json", spec.to_string())?;
+    let allocation = json!({
+        "envs": {"BY_PLUGIN": "granted"},
+        "mounts": [{"container_path": "/driver", "host_path": driver.path, "read_only": true}],
+        "devices": [{"container_path": "/dev/harmless/plain", "host_path": DEVICE,
+            "permissions": "rw"}],
+        "cdi_devices": [{"name": "wick.test/named=one"}],
+    });
+    space.apply(&plugin(&cluster, &allocation)?.to_string())?;
+    offered(&cluster, &space, DEVICES)?;
+
+    let image = images::tool(&cluster)?;
+    let limits = json!({"limits": {RESOURCE: 1}});
+    let runs: [(&str, &[&str]); 2] = [("env", &["env"]), ("about", &["cat", "/driver/about"])];
+    let mut with: Value = serde_json::from_str(&Pod::of_runs("with", image, &runs).yaml())?;
+    for container in with["spec"]["containers"].as_array_mut().into_iter().flatten() {
+        container["resources"] = limits.clone();
+    }
+    space.apply(&with.to_string())?;
+    let [env, about] = outputs(&space, "with", ["env", "about"])?;
+    assert!(env.contains("BY_PLUGIN=granted") && env.contains("BY_NAME=granted"), "{env}");
+    assert!(about.contains("from the driver"), "{about}");
+    let holder = Pod::new("holder", image).args(&["tick"]).container("resources", limits);
+    space.apply(&holder.yaml())?;
+    let holder = Process::of(&cluster, &space, "holder", "main")?;
+    check_node(&holder, "/dev/harmless/plain")?;
+    check_node(&holder, "/dev/harmless/named")?;
+
+    space.apply(&Pod::of_runs("without", image, &runs[..1]).yaml())?;
+    let [env] = outputs(&space, "without", ["env"])?;
+    assert!(!env.contains("granted"), "{env}");
+    space.apply(&Pod::new("other", image).args(&["tick"]).yaml())?;
+    let other = Process::of(&cluster, &space, "other", "main")?;
+    for path in ["/dev/harmless", "/driver"] {
+        ensure!(!other.inside(path).exists(), "a pod without a device has {path}");
+    }
+    ensure!(check_node(&other, "/dev/harmless/plain").is_err(), "it has the device");
+    space.run(&["delete", "pod", "plugin"])?;
+    offered(&cluster, &space, 0)?;
+    space.delete()
+}
