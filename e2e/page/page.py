@@ -1,9 +1,10 @@
 """Look at the page of a running wick with a real browser.
 
-Usage: page.py HOST:PORT CHROMIUM HOSTILE PICTURES
+Usage: page.py HOST:PORT CHROMIUM HOSTILE PICTURES GUARDED TOKEN
 
 The server must serve examples/filetype and examples/passthrough, and the package in the
 folder HOSTILE, with --model-control. Pictures of the page go into the folder PICTURES.
+GUARDED is the HOST:PORT of one that serves examples/passthrough to who has TOKEN.
 Every check prints one line; the exit code is 1 if one of them failed.
 """
 
@@ -40,6 +41,8 @@ class Visit:
     server: str
     hostile: Path
     pictures: Path
+    guarded: str
+    token: str
     complaints: list[str] = field(default_factory=list)
 
     def open(self, fragment: str = "") -> None:
@@ -245,6 +248,25 @@ def a_model_that_is_not_ready_says_why(visit: Visit) -> None:
     expect(visit.page.locator("#try")).to_be_visible(timeout=20_000)
 
 
+def a_token_is_asked_for_and_used(visit: Visit) -> None:
+    visit.page.goto(f"http://{visit.guarded}/v2/page")
+    token = visit.page.get_by_label("The server asks for a token")
+    for text in ["wrong", visit.token]:
+        expect(token).to_be_visible()
+        expect(visit.page.locator("#problem")).to_contain_text("token")
+        token.fill(text)
+        token.press("Enter")
+    visit.choose("passthrough")
+    expect(token).to_be_hidden()
+    expect(visit.page.locator("#problem")).to_be_hidden()
+    visit.page.get_by_label("From").select_option("Zeros")
+    visit.send()
+    expect(visit.page.locator("#curl")).to_contain_text("Bearer $TOKEN")
+    assert visit.token not in visit.page.locator("main").inner_text()
+    # The browser writes down what the server refused.
+    visit.complaints[:] = [text for text in visit.complaints if "401" not in text]
+
+
 CHECKS: list[Callable[[Visit], None]] = [
     the_root_leads_to_models_with_their_tensors_and_devices,
     a_file_is_sent_and_answered_as_by_the_curl_line,
@@ -256,16 +278,17 @@ CHECKS: list[Callable[[Visit], None]] = [
     a_narrow_screen_has_no_sideways_scrolling,
     what_a_package_says_is_never_run,
     a_model_that_is_not_ready_says_why,
+    a_token_is_asked_for_and_used,
 ]
 
 
 def run(browser: Browser, check: Callable[[Visit], None]) -> None:
-    server, _, hostile, pictures = sys.argv[1:]
+    server, _, hostile, pictures, guarded, token = sys.argv[1:]
     context = browser.new_context(viewport={"width": 1000, "height": 900}, color_scheme="light")
     context.add_init_script(WATCH)
     page = context.new_page()
     page.set_default_timeout(TIMEOUT)
-    visit = Visit(page, f"http://{server}", Path(hostile), Path(pictures))
+    visit = Visit(page, f"http://{server}", Path(hostile), Path(pictures), guarded, token)
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))
     page.on("console", lambda line: visit.complaints.append(line.text) if line.type == "error" else None)
     try:

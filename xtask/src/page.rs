@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use crate::house::House;
 use crate::report::Counts;
 use crate::server::Server;
-use crate::tools::{Scratch, find_on_path};
+use crate::tools::{self, Scratch, find_on_path};
 use crate::{clients, debian};
 
 /// Where the driver is pinned, and the script that looks.
@@ -65,12 +65,28 @@ pub fn run(house: &House, may_install: bool) -> anyhow::Result<Counts> {
     let server = Server::start(wick.arg(&hostile).arg("--model-control"), START_TIMEOUT)?;
     let mut script = Command::new(python);
     script.arg(house.root.join(SCRIPT)).arg(server.addr.to_string()).arg(browser);
-    script.arg(&hostile).arg(&pictures).stdin(Stdio::null());
+    let (guarded, token) = serve_guarded(house, &scratch)?;
+    script.arg(&hostile).arg(&pictures).arg(guarded.addr.to_string()).arg(token);
+    script.stdin(Stdio::null());
     let output = script.output().context("run the browser's script")?;
     let text = String::from_utf8_lossy(&output.stdout);
     eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
     server.stop()?;
+    guarded.stop()?;
     text.lines().rev().find_map(Counts::parse).context("the browser's script told no result")
+}
+
+/// A server that asks for a token, and the token.
+fn serve_guarded(house: &House, scratch: &Scratch) -> anyhow::Result<(Server, String)> {
+    let mut wick = Command::new(house.wick());
+    wick.args(["token", "browser", "--model", "*", "--output", "json"]);
+    let made: serde_json::Value = serde_json::from_str(&tools::output(&mut wick)?)?;
+    let word = |key: &str| made[key].as_str().with_context(|| format!("`wick token`: no {key}"));
+    let file = scratch.path().join("tokens.toml");
+    fs::write(&file, word("entry")?)?;
+    let mut wick = clients::serve(house, &["passthrough"]);
+    let server = Server::start(wick.arg("--tokens").arg(file), START_TIMEOUT)?;
+    Ok((server, word("token")?.to_owned()))
 }
 
 fn write_hostile(house: &House, folder: &Path) -> anyhow::Result<()> {
