@@ -48,7 +48,7 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     New(new::NewArgs),
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),

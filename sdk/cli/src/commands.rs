@@ -44,7 +44,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
     logging::init(cli.global.log, level, traces.as_ref())?;
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
-        Command::Run(args) => run::run(args, format),
+        Command::Run(args) => run::run(*args, format),
         Command::New(args) => new::run(&args, format).map(done),
         Command::Check(args) => check::run(&args, format).map(done),
         Command::Inspect(args) => inspect::run(&args, format).map(done),

@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod calls;
+mod compile;
 mod examples;
 mod memory;
 mod messages;
