@@ -131,7 +131,7 @@ impl Gate {
     pub fn retry_after(&self, now: Instant) -> u64 {
         let mut state = self.state.lock();
         let admission = &state.admission;
-        let (since, before) = state.mark.unwrap_or((now, admission.finished()));
+        let (since, before) = state.mark.unwrap_or_else(|| (now, admission.finished()));
         let finished = admission.finished() - before;
         let elapsed = now.saturating_duration_since(since);
         let seconds = admission::retry_after(admission.waiting(), finished, elapsed);

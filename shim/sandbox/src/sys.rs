@@ -9,6 +9,11 @@ use std::ptr;
 
 use rustix::mount::MountAttrFlags;
 
+/// Bytes from which a block is mapped by itself: above the tensors of most requests, whose
+/// memory is used again, and below the weights of a layer that is worth giving back.
+#[cfg(target_env = "gnu")]
+const LARGE_BLOCK: libc::c_int = 4 << 20;
+
 /// Change attributes and propagation of a mount, and of all below it if `recursive`.
 ///
 /// # Errors
@@ -134,6 +139,18 @@ pub fn bound_heaps(count: u16) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = count;
+}
+
+/// Give large blocks back as soon as they are freed. Left to itself the allocator learns to
+/// keep blocks of up to 32 MiB, which is what a model's weights are made of, and what is at
+/// the end of a thread's heap even [`trim_heaps`] does not give back.
+pub fn return_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the calls take two integers each; one they do not know changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * LARGE_BLOCK);
+    }
 }
 
 /// Give memory that was freed back to the system.

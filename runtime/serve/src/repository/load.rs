@@ -74,7 +74,7 @@ pub(super) async fn versions(
         }
     });
     for loaded in futures::future::join_all(loads).await {
-        failed = failed.or(loaded.err());
+        failed = failed.or_else(|| loaded.err());
     }
     // An older version goes on in the place of one that can't be loaded.
     let all_live = wanted.iter().all(|(slot, _)| slot.live.load().is_some());

@@ -98,6 +98,7 @@ pub fn run(args: RunArgs, format: Format) -> Outcome<ExitCode> {
     if !args.guest_args.is_empty() && args.packages.len() > 1 {
         return Err(Failure::usage("arguments after `--` are for one package"));
     }
+    wick_sandbox::return_large_blocks();
     let cpus = args.host.nn_settings().cpus;
     host::block_on(cpus, start(args, grants, format))
 }

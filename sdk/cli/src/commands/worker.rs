@@ -73,6 +73,7 @@ pub fn run(args: &WorkerArgs) -> Outcome<ExitCode> {
     let mut channel = Channel::new(stream);
     let signals = Signals::take().map_err(|error| broken(&error))?;
     wick_sandbox::bound_heaps(HEAPS);
+    wick_sandbox::return_large_blocks();
     let order = receive_order(&mut channel).map_err(|failure| told(&mut channel, failure))?;
     let mut worker = Worker { channel, order, signals, start };
     match worker.prepare() {
