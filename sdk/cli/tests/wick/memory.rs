@@ -1,10 +1,9 @@
 //! What a server's memory is before, with and after a model.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use serde_json::{Value, json};
 use wick_testing::onnx;
@@ -49,16 +48,6 @@ fn resident(server: &Server) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-fn onnxruntime() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache"));
-    let default = cache.join("wick/backends/onnxruntime-1.32.0/libonnxruntime.so.1.32.0");
-    let path = env::var_os("WICK_ORT_DYLIB").map_or(default, PathBuf::from);
-    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
-    path
-}
-
 /// Models by their state in the repository's index.
 fn states(server: &Server) -> Vec<(String, String)> {
     let (status, body) = request(server, "POST", "/v2/repository/index", "");
@@ -69,13 +58,12 @@ fn states(server: &Server) -> Vec<(String, String)> {
 }
 
 /// Load a model and unload it, three times; at the end most of its memory is free again.
-fn check_unload(backend: &[&str]) {
+#[test]
+fn unloading_gives_the_memory_back_with_tract() {
     let sandbox = Sandbox::new();
     let small = sandbox.package("small");
     let large = sandbox.package_of("large", &onnx::dense(WIDTH, 4), "");
-    let mut args = vec![str(&small), str(&large), "--model-control"];
-    args.extend(backend);
-    let server = sandbox.serve(&args);
+    let server = sandbox.serve(&[str(&small), str(&large), "--model-control"]);
     assert_eq!(infer(&server, "large"), 200);
     let control = |what: &str| {
         let path = format!("/v2/repository/models/large/{what}");
@@ -97,17 +85,6 @@ fn check_unload(backend: &[&str]) {
     // The first load is not among them: what it took is judged by the weights alone.
     let bare = resident(&server);
     assert!(bare < WEIGHTS + (60 << 20), "{bare} bytes with a small model alone");
-}
-
-#[test]
-fn unloading_gives_the_memory_back_with_tract() {
-    check_unload(&[]);
-}
-
-#[test]
-fn unloading_gives_the_memory_back_with_onnx_runtime() {
-    let library = onnxruntime();
-    check_unload(&["--onnxruntime", str(&library)]);
 }
 
 #[test]
