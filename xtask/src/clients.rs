@@ -21,7 +21,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Serve the examples and run the clients' script; its last line counts its checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
-    let python = environment(house)?;
+    let python = environment(house, REQUIREMENTS)?;
     let mut wick = serve(house, &["filetype", "passthrough"]);
     wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
@@ -44,24 +44,24 @@ pub fn serve(house: &House, examples: &[&str]) -> Command {
     wick
 }
 
-/// Python with the pinned clients. The environment's name tells what is in it, so that a
-/// changed list makes a new one.
-fn environment(house: &House) -> anyhow::Result<PathBuf> {
-    let list = house.root.join(REQUIREMENTS);
-    let digest = tools::sha256(&list)?.with_context(|| format!("{REQUIREMENTS} is missing"))?;
+/// Python with what a list of pinned packages names. The environment's name tells what is in
+/// it, so that a changed list makes a new one.
+pub fn environment(house: &House, list: &str) -> anyhow::Result<PathBuf> {
+    let path = house.root.join(list);
+    let digest = tools::sha256(&path)?.with_context(|| format!("{list} is missing"))?;
     let folder = house.cache.join("venv").join(&digest[..16]);
     let python = folder.join("bin/python");
     let complete = folder.join("complete");
     if complete.is_file() {
         return Ok(python);
     }
-    eprintln!("clients: {REQUIREMENTS} from PyPI into {}", folder.display());
+    eprintln!("{list} from PyPI into {}", folder.display());
     let mut venv = Command::new("python3");
     tools::output(venv.args(["-m", "venv", "--clear"]).arg(&folder))
         .context("make a virtual environment (Debian: python3-venv)")?;
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    tools::output(pip.arg(&list))?;
+    tools::output(pip.arg(&path))?;
     tools::write_whole(&complete, b"")?;
     Ok(python)
 }
