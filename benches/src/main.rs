@@ -15,6 +15,7 @@ mod http;
 mod packages;
 mod runtime;
 mod server;
+mod serving;
 mod setup;
 mod shim;
 mod stats;
@@ -23,12 +24,17 @@ use anyhow::{Context as _, bail};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let name = args.next().context("usage: wick-benches NAME [BAR...]; there is: runtime, shim")?;
+    let name = args
+        .next()
+        .context("usage: wick-benches NAME [BAR...]; there is: runtime, serving, shim")?;
     let only: Vec<String> = args.collect();
     let setup = setup::Setup::from_env()?;
     match name.as_str() {
         "runtime" => runtime::run(&setup, &only),
+        "serving" => serving::run(&setup, &only),
+        // A child of `serving`, so that its processor time is a process' own.
+        serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: runtime, shim"),
+        _ => bail!("no benchmark `{name}`; there is: runtime, serving, shim"),
     }
 }

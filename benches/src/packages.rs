@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use wick_testing::onnx;
@@ -85,6 +86,23 @@ pub fn small_relay(setup: &Setup) -> anyhow::Result<PathBuf> {
     fs::write(&model, onnx::dense(16, 1))?;
     let io = relay_io("[-1, 16]", "[-1, 16]");
     package(setup, "small-relay", &model, "threads = 1\n", Some(&io))
+}
+
+/// Four floats behind a handler that only forwards.
+pub fn tiny_relay(setup: &Setup, model: &Path) -> anyhow::Result<PathBuf> {
+    package(setup, "tiny-handler", model, "threads = 1\n", Some(&relay_io("[1, 4]", "[1, 4]")))
+}
+
+/// A model file without a handler, whose requests wait for a turn no longer than told.
+pub fn impatient(
+    setup: &Setup,
+    name: &str,
+    model: &Path,
+    queue_timeout: Duration,
+) -> anyhow::Result<PathBuf> {
+    let millis = queue_timeout.as_millis();
+    let limits = format!("threads = 1\n\n[limits]\nqueue_timeout = \"{millis}ms\"\n");
+    package(setup, name, model, &limits, None)
 }
 
 /// The smallest model as a package without code.

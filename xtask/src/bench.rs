@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME [BAR...]`: set up, build, run; the lines go to standard output.
 
+mod serving;
 mod shim;
 
 use std::process::{Command, Stdio};
@@ -17,10 +18,11 @@ pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     let mut bench = Command::new(house.target.join("debug/wick-benches"));
     bench.args(args).current_dir(&house.root).env("WICK_BIN", house.wick());
     house.set_variables(&mut bench);
-    if args.first().is_some_and(|name| name == "shim") {
-        return shim::run(house, &mut bench);
+    match args.first().map(String::as_str) {
+        Some("serving") => serving::run(house, &mut bench),
+        Some("shim") => shim::run(house, &mut bench),
+        _ => run_it(&mut bench),
     }
-    run_it(&mut bench)
 }
 
 fn run_it(bench: &mut Command) -> anyhow::Result<()> {

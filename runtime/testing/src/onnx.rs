@@ -33,6 +33,15 @@ pub fn add_scalar(value: f32, shape: &[i64]) -> Vec<u8> {
     model.build()
 }
 
+/// `y` is the sum of all of `x`, on FP32: much to read and nothing to compute.
+pub fn sum(shape: &[i64]) -> Vec<u8> {
+    let mut model = Builder::new();
+    model.input("x", Datatype::Fp32, shape);
+    model.node("ReduceSum", &["x"], "y", vec![]);
+    model.output("y", Datatype::Fp32, &vec![1; shape.len()]);
+    model.build()
+}
+
 /// `y = a - b` on FP32: two inputs whose order matters.
 pub fn subtract(shape: &[i64]) -> Vec<u8> {
     let mut model = Builder::new();

@@ -155,7 +155,7 @@ fn no_group() {
 fn long_path() {
     let containerd = Containerd::new();
     // The longest that fits, so that the test sees the kernel's own limits from below.
-    let (name, parts) = ("n".repeat(255), 14);
+    let (name, parts) = ("n".repeat(255), 15);
     let root = spec::group_root();
     let path = vec![name.as_str(); parts].join("/");
     let path = path[..3800 - root.len()].trim_end_matches('/');
