@@ -73,7 +73,7 @@ pub fn environment(house: &House, requirements: &str) -> anyhow::Result<PathBuf>
         .context("make a virtual environment (Debian: python3-venv)")?;
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    tools::output(pip.arg(&path))?;
+    tools::output(pip.arg(&list))?;
     tools::write_whole(&complete, b"")?;
     Ok(python)
 }
