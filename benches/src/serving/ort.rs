@@ -119,7 +119,7 @@ pub fn bare(setup: &Setup, args: &[String]) -> anyhow::Result<()> {
             })
         });
         let loops: Vec<_> = loops.collect();
-        let ended = loops.into_iter().map(|one| one.join());
+        let ended = loops.into_iter().map(std::thread::ScopedJoinHandle::join);
         ended.map(|one| one.unwrap_or_else(|_| Err(anyhow::anyhow!("a loop panicked")))).collect()
     });
     let (elapsed, cpu) = (start.elapsed().as_secs_f64(), cpu::seconds(pid)? - cpu);

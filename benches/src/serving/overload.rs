@@ -2,10 +2,11 @@
 //! whether or not the last ones are answered, as those of many clients do; a request's time
 //! runs from when it should have been sent.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -105,7 +106,7 @@ async fn open_loop(
 }
 
 async fn one(pool: Pool, target: Target, due: Instant) -> anyhow::Result<Outcome> {
-    let idle = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let idle = pool.lock().pop();
     let again = match idle {
         Some(mut connection) => connection.ask().await.ok().map(|reply| (connection, reply)),
         None => None,
@@ -119,7 +120,7 @@ async fn one(pool: Pool, target: Target, due: Instant) -> anyhow::Result<Outcome
             (connection, reply)
         }
     };
-    pool.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    pool.lock().push(connection);
     if !matches!(reply.status, 200 | 429 | 503) {
         reply.right().context("a refusal must be a 429 or a 503")?;
     }
