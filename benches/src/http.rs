@@ -118,18 +118,16 @@ impl Prepared {
 }
 
 impl Answer {
-    /// The answer that `buffer` holds; none if there is more to come. A body in chunks, which
-    /// no inference has, is left as it came.
+    /// The answer that `buffer` holds; none if there is more to come.
     pub fn parse(buffer: &[u8]) -> anyhow::Result<Option<Self>> {
         let Some(at) = find(buffer, b"\r\n\r\n") else { return Ok(None) };
         let (head, body) = (std::str::from_utf8(&buffer[..at])?, &buffer[at + 4..]);
         let status = head.split(' ').nth(1).context("no status line")?.parse()?;
+        let json_len = header(head, "inference-header-content-length");
         if header::<String>(head, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
-            let ended = body.ends_with(b"\r\n0\r\n\r\n") || body == b"0\r\n\r\n";
-            return Ok(ended.then(|| Self { status, json_len: None, body: body.to_vec() }));
+            return Ok(join_chunks(body)?.map(|body| Self { status, json_len, body }));
         }
         let body_len: usize = header(head, "content-length").context("no content-length")?;
-        let json_len = header(head, "inference-header-content-length");
         ensure!(body_len <= MAX_ANSWER, "answer of {body_len} bytes");
         let body = body.get(..body_len).map(<[u8]>::to_vec);
         Ok(body.map(|body| Self { status, json_len, body }))
@@ -158,6 +156,24 @@ pub fn until_ready<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::
     }
 }
 
+/// A body in chunks, joined; none if there is more to come. KServe sends tensors so.
+fn join_chunks(mut rest: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    loop {
+        let Some(at) = find(rest, b"\r\n") else { return Ok(None) };
+        let len = usize::from_str_radix(std::str::from_utf8(&rest[..at])?.trim(), 16)?;
+        ensure!(body.len().saturating_add(len) <= MAX_ANSWER, "a chunk of {len} bytes");
+        let chunk = at + 2;
+        let Some(bytes) = rest.get(chunk..chunk + len) else { return Ok(None) };
+        let Some(after) = rest.get(chunk + len + 2..) else { return Ok(None) };
+        if len == 0 {
+            return Ok(Some(body));
+        }
+        body.extend_from_slice(bytes);
+        rest = after;
+    }
+}
+
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
@@ -167,4 +183,21 @@ fn header<T: std::str::FromStr>(head: &str, name: &str) -> Option<T> {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim().parse().ok())?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_joined_once_the_last_is_there() {
+        let answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\
+            inference-header-content-length: 2\r\n\r\n3\r\n{}\x01\r\nA\r\n23456789ab\r\n0\r\n\r\n";
+        for len in 0..answer.len() {
+            assert!(Answer::parse(&answer[..len]).unwrap().is_none(), "{len} bytes");
+        }
+        let answer = Answer::parse(answer).unwrap().unwrap();
+        assert_eq!(answer.body, b"{}\x0123456789ab");
+        assert_eq!(answer.json_len, Some(2));
+    }
 }

@@ -33,7 +33,7 @@ use crate::setup::Setup;
 
 use lineup::Lineup;
 use ort::Turns;
-use question::{Protocol, Question};
+use question::Question;
 use rounds::{Case, Pace};
 
 pub use ort::{BARE, bare};
@@ -86,11 +86,7 @@ fn beside_peers(
     let lineup = Lineup::start(setup, questions)?;
     let mut parts: Vec<table::Part> = Vec::new();
     for question in questions {
-        let protocols = match question.name {
-            "sum" => &[Protocol::Json][..],
-            _ => &Protocol::ALL[..],
-        };
-        let cases = Case::of(protocols);
+        let cases = Case::of(question.protocols);
         let heading = match question.name {
             "large" => {
                 let mut floor = Turns::new(question.model.clone(), pace.slice)?;

@@ -106,7 +106,7 @@ impl Lineup {
     /// Each server must answer each request rightly before anything is timed.
     fn check(&self, question: &Question) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        for protocol in Protocol::ALL {
+        for &protocol in question.protocols {
             for contender in self.with(protocol) {
                 if !contender.serves(question) {
                     continue;

@@ -136,7 +136,8 @@ mod tests {
     fn a_request_is_the_bytes_of_the_protocols_definition() {
         let input = Input::F32(vec![1, 300], vec![0.0; 300]);
         let body = infer_request("m", "x", &input);
-        assert_eq!(body[..5], [0, 0, 0, 4, 208]);
+        // 25 bytes and the 1200 of the tensor.
+        assert_eq!(body[..5], [0, 0, 0, 4, 201]);
         let head =
             b"\x0a\x01m\x1a\x011\x2a\x0e\x0a\x01x\x12\x04FP32\x1a\x03\x01\xac\x02\x3a\xb0\x09";
         assert_eq!(&body[5..5 + head.len()], head);

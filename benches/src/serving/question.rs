@@ -43,6 +43,8 @@ pub struct Question {
     pub dims: [&'static str; 2],
     /// Whether an inference is worth a thread of its own in a Python server.
     pub threaded: bool,
+    /// How it is asked: what is not measured need not work.
+    pub protocols: &'static [Protocol],
     right: Vec<f32>,
 }
 
@@ -87,7 +89,10 @@ impl Question {
         fs::write(&model, onnx::sum(&[1, SUM_FLOATS]))?;
         let values = (0..SUM_FLOATS).map(|i| (i % 255) as f32 / 255.0).collect();
         let input = Input::F32(vec![1, SUM_FLOATS], values);
-        Self::new(floor, ["sum", "x", "y"], model, input, ["1, 150528", "1, 1"])
+        let names = ["sum", "x", "y"];
+        let dims = ["1, 150528", "1, 1"];
+        let protocols = &[Protocol::Json];
+        Ok(Self { protocols, ..Self::new(floor, names, model, input, dims)? })
     }
 
     fn new(
@@ -98,7 +103,18 @@ impl Question {
         dims: [&'static str; 2],
     ) -> anyhow::Result<Self> {
         let right = floor.load(&model, 1, &input)?.run()?;
-        Ok(Self { name, model, input, input_name, output_name, dims, threaded: false, right })
+        let protocols = &Protocol::ALL;
+        Ok(Self {
+            name,
+            model,
+            input,
+            input_name,
+            output_name,
+            dims,
+            threaded: false,
+            protocols,
+            right,
+        })
     }
 
     /// An answer's values must be those of ONNX Runtime.
