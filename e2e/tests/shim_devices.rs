@@ -73,7 +73,6 @@ fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyho
     let space = cluster.kubectl.namespace("devices")?;
     let driver = Folder::new(&cluster, "plugin")?;
     driver.write("about", "from the driver")?;
-    let specs = Folder::of_run(&cluster, "cdi")?;
     let spec = json!({
         "cdiVersion": "0.6.0", "kind": "wick.test/named",
         "devices": [{"name": "one", "containerEdits": {
@@ -82,7 +81,8 @@ fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyho
                 "permissions": "rw"}],
         }}],
     });
-    specs.write("named.json", spec.to_string())?;
+    // Where containerd looks for the kubelet's devices.
+    fs::write(cluster.ours()?.cdi.join("named.json"), spec.to_string())?;
     let allocation = json!({
         "envs": {"BY_PLUGIN": "granted"},
         "mounts": [{"container_path": "/driver", "host_path": driver.path, "read_only": true}],
