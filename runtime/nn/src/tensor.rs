@@ -198,7 +198,7 @@ impl fmt::Debug for Tensor {
 /// anything is allocated for it.
 ///
 /// # Errors
-/// Too many dimensions or a product over [`MAX_TENSOR_BYTES`].
+/// Too many dimensions or a product over `MAX_TENSOR_BYTES`.
 pub fn element_count(datatype: Datatype, shape: &[u64]) -> Result<u64, TensorError> {
     if shape.len() > MAX_RANK {
         return Err(TensorError::Rank(shape.to_vec()));

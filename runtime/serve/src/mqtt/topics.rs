@@ -87,7 +87,7 @@ impl Prefix {
     /// Where an answer may go.
     ///
     /// # Errors
-    /// See [`BadResponse`].
+    /// See `BadResponse`.
     pub fn response<'a>(&self, topic: Option<&'a str>) -> Result<&'a str, BadResponse> {
         let topic = topic.filter(|topic| !topic.is_empty()).ok_or(BadResponse::Missing)?;
         if topic.len() > MAX_TOPIC {

@@ -1,5 +1,5 @@
 //! Models leave memory and come back: when idle, when others need the room, when a request
-//! comes. What is decided is in [`idle`](super::idle) and [`room`](super::room).
+//! comes. What is decided is in `idle` and `room`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -29,7 +29,7 @@ pub struct EdgeArgs {
     /// Let /metrics be read without a token
     #[arg(long, requires = "tokens")]
     open_metrics: bool,
-    /// Let web pages of this origin call, such as https://app.example; `*` for all
+    /// Let web pages of this origin call, such as `https://app.example`; `*` for all
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     cors_origin: Vec<HeaderValue>,
     /// Most open connections
