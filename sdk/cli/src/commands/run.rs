@@ -45,7 +45,7 @@ use signals::Signals;
 
 /// Serve packages, or run a command package to its end
 ///
-/// Answers the Open Inference Protocol (v2 REST with binary tensors) at /v2. The first SIGTERM or
+/// Answers the Open Inference Protocol, REST at /v2 and gRPC on the same port. The first SIGTERM or
 /// Ctrl-C finishes the requests in work; the second ends at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
