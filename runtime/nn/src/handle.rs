@@ -138,7 +138,8 @@ impl GraphHandle {
     }
 
     /// Run one inference. Inputs may come in any order; outputs come in the
-    /// model's order. Dropping the future cancels the inference.
+    /// model's order. Dropping the future cancels the inference. One that has been so quick
+    /// until now that waking a thread would take longer runs where it was called.
     ///
     /// # Errors
     /// See [`InferError`]. The graph goes on working after each of them.
@@ -153,6 +154,7 @@ impl GraphHandle {
         };
         let result = match batcher {
             Some(batcher) => batcher.infer(inputs).await,
+            None if runner.is_quick(&inputs) => runner.run(&inputs, &Cancel::default()),
             None => self.alone(runner, inputs).await,
         };
         if !matches!(result, Err(InferError::Cancelled)) {

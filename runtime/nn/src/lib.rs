@@ -18,6 +18,7 @@ mod error;
 mod handle;
 mod nn;
 mod onnxruntime;
+mod quick;
 mod runner;
 mod settings;
 mod skeleton;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use wick_package::GraphName;
+use wick_package::{DeviceKind, GraphName};
 
 use crate::backend::{Cancel, Graph, Session};
 use crate::error::InferError;
+use crate::quick::Quick;
 use crate::stats::Counters;
 use crate::tensor::Tensor;
 
@@ -18,6 +19,7 @@ pub(crate) struct Runner {
     pub graph: Arc<dyn Graph>,
     /// The graph's, also after it has rested.
     pub counters: Arc<Counters>,
+    quick: Quick,
     /// At most as many as inferences ran at once, which the compute threads bound.
     free: Mutex<Vec<Box<dyn Session>>>,
 }
@@ -26,7 +28,13 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(name: GraphName, graph: Arc<dyn Graph>, counters: Arc<Counters>) -> Self {
-        Self { name, graph, counters, free: Mutex::default() }
+        Self { name, graph, counters, quick: Quick::default(), free: Mutex::default() }
+    }
+
+    /// Whether [`Runner::run`] can be expected to be over before another thread would have
+    /// begun it. Devices beside the processor have others who wait for them.
+    pub(crate) fn is_quick(&self, inputs: &[Tensor]) -> bool {
+        self.graph.device().device.kind == DeviceKind::Cpu && self.quick.expects(size(inputs))
     }
 
     /// Run on checked inputs in the model's order. Blocks.
@@ -45,7 +53,9 @@ impl Runner {
         };
         let start = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| session.run(inputs, cancel)));
-        self.counters.executed(start.elapsed());
+        let took = start.elapsed();
+        self.quick.took(size(inputs), took);
+        self.counters.executed(took);
         let outputs = match result {
             Ok(result) => {
                 self.free.lock().push(session);
@@ -85,6 +95,11 @@ impl Runner {
         }
         Ok(outputs)
     }
+}
+
+/// Bytes of all inputs.
+fn size(inputs: &[Tensor]) -> usize {
+    inputs.iter().map(|input| input.data().len()).sum()
 }
 
 /// The message of a panic.
