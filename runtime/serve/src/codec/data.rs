@@ -13,12 +13,14 @@ use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use wick_nn::{Element, Tensor, TensorError, element_count};
 use wick_package::Datatype;
 
+use super::floats;
+
 /// Reads one tensor's data.
-pub(super) struct DataSeed<'s> {
-    pub datatype: Datatype,
-    pub shape: &'s [u64],
-    /// Bytes of JSON that the data can be at most: what bounds the first allocation.
-    pub text: usize,
+struct DataSeed<'s> {
+    datatype: Datatype,
+    shape: &'s [u64],
+    /// Bytes of JSON that the data is: what bounds the first allocation.
+    text: usize,
 }
 
 /// Where elements go.
@@ -82,6 +84,31 @@ struct Walk<'w, 's, S> {
     layout: &'w mut Layout<'s>,
     /// Arrays around this value.
     depth: usize,
+}
+
+/// The tensor that the JSON in `text` is.
+///
+/// # Errors
+/// It is none of this datatype and shape; the text says why.
+pub(super) fn read(
+    text: &str,
+    datatype: Datatype,
+    shape: &[u64],
+) -> Result<Tensor, serde_json::Error> {
+    let quick = match datatype {
+        Datatype::Fp32 => floats::read(text, shape, |value| f32::from_f64(value).ok())
+            .map(|values| Tensor::from_vec(shape, values)),
+        Datatype::Fp64 => floats::read(text, shape, |value| f64::from_f64(value).ok())
+            .map(|values| Tensor::from_vec(shape, values)),
+        _ => None,
+    };
+    match quick {
+        Some(tensor) => tensor.map_err(de::Error::custom),
+        None => {
+            let seed = DataSeed { datatype, shape, text: text.len() };
+            seed.deserialize(&mut serde_json::Deserializer::from_str(text))
+        }
+    }
 }
 
 // === impl DataSeed ===

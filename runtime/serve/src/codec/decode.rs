@@ -14,7 +14,7 @@ use wick_engine::InferRequest;
 use wick_nn::Tensor;
 use wick_package::{Datatype, Dim, TensorSpec};
 
-use super::data::DataSeed;
+use super::data;
 use super::fields::{Output, Outputs, Shape};
 use super::parameters::Parameters;
 use super::{DecodeError, Decoded, MAX_TENSORS, Wants, clip};
@@ -23,10 +23,7 @@ use super::{DecodeError, Decoded, MAX_TENSORS, Wants, clip};
 pub(crate) const SHARED_MEMORY: &str = "shared_memory_region";
 
 /// The whole JSON object.
-struct BodySeed {
-    /// Its length, which bounds what any tensor's data can be.
-    text: usize,
-}
+struct BodySeed;
 
 #[derive(Default)]
 struct Body<'de> {
@@ -47,20 +44,17 @@ enum BodyField {
     Other,
 }
 
-struct InputsSeed {
-    text: usize,
-}
+struct InputsSeed;
 
-struct InputSeed {
-    text: usize,
-}
+struct InputSeed;
 
 struct Input<'de> {
     name: String,
     datatype: Datatype,
     shape: Vec<u64>,
     parameters: Parameters,
-    data: Data<'de>,
+    /// As text until datatype and shape are known, whatever order they come in.
+    data: Option<&'de RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -73,14 +67,6 @@ enum InputField {
     Data,
     #[serde(other)]
     Other,
-}
-
-/// A tensor's `data`.
-enum Data<'de> {
-    Absent,
-    /// It came before datatype or shape, so it waits as text.
-    Text(&'de RawValue),
-    Read(Tensor),
 }
 
 /// Which outputs say that they want to be binary or not.
@@ -107,7 +93,7 @@ pub fn decode(
 
 fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
     let mut json = serde_json::Deserializer::from_slice(text);
-    let body = BodySeed { text: text.len() }.deserialize(&mut json);
+    let body = BodySeed.deserialize(&mut json);
     let body = body.and_then(|body| json.end().map(|()| body));
     let mut body = body.map_err(|error| json_error(text, &error))?;
 
@@ -213,10 +199,10 @@ fn tensors(
         let failed = |detail: String| DecodeError::Input { input: clip(&input.name), detail };
         let size = input.parameters.take_count("binary_data_size").map_err(failed)?;
         let tensor = match (input.data, size) {
-            (Data::Absent, None) => {
+            (None, None) => {
                 return Err(failed("has neither `data` nor `binary_data_size`".into()));
             }
-            (Data::Absent, Some(size)) => {
+            (None, Some(size)) => {
                 let left = binary.len();
                 let size = usize::try_from(size).ok().filter(|&size| size <= left);
                 let size = size.ok_or_else(|| {
@@ -232,14 +218,8 @@ fn tensors(
             (_, Some(_)) => {
                 return Err(failed("has both `data` and `binary_data_size`".into()));
             }
-            (Data::Read(tensor), None) => tensor,
-            (Data::Text(text), None) => {
-                let text = text.get();
-                let seed =
-                    DataSeed { datatype: input.datatype, shape: &input.shape, text: text.len() };
-                let read = seed.deserialize(&mut serde_json::Deserializer::from_str(text));
-                read.map_err(|error| failed(format!("{error} of `data`")))?
-            }
+            (Some(text), None) => data::read(text.get(), input.datatype, &input.shape)
+                .map_err(|error| failed(format!("{error} of `data`")))?,
         };
         tensors.push((input.name, tensor));
     }
@@ -325,7 +305,7 @@ impl<'de> Visitor<'de> for BodySeed {
                     return Err(de::Error::duplicate_field("inputs"));
                 }
                 BodyField::Inputs => {
-                    body.inputs = Some(map.next_value_seed(InputsSeed { text: self.text })?);
+                    body.inputs = Some(map.next_value_seed(InputsSeed)?);
                 }
                 BodyField::Outputs => body.outputs = map.next_value::<Outputs>()?.0,
                 BodyField::Other => map.next_value::<de::IgnoredAny>().map(drop)?,
@@ -354,7 +334,7 @@ impl<'de> Visitor<'de> for InputsSeed {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut all = Vec::new();
-        while let Some(input) = seq.next_element_seed(InputSeed { text: self.text })? {
+        while let Some(input) = seq.next_element_seed(InputSeed)? {
             if all.len() == MAX_TENSORS {
                 return Err(de::Error::custom(format!("more than {MAX_TENSORS} inputs")));
             }
@@ -384,41 +364,33 @@ impl<'de> Visitor<'de> for InputSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Input<'de>, A::Error> {
         let (mut name, mut datatype, mut shape) = (None::<String>, None::<Datatype>, None::<Shape>);
         let mut parameters = Parameters::default();
-        let mut data = Data::Absent;
+        let mut data = None;
         while let Some(field) = map.next_key()? {
             match field {
                 InputField::Name => name = Some(map.next_value()?),
+                InputField::Shape if shape.is_some() => {
+                    return Err(de::Error::duplicate_field("shape"));
+                }
                 InputField::Shape => shape = Some(map.next_value()?),
+                InputField::Datatype if datatype.is_some() => {
+                    return Err(de::Error::duplicate_field("datatype"));
+                }
                 InputField::Datatype => {
                     let text = map.next_value::<Cow<'_, str>>()?;
                     let known = clip(&text).parse().map_err(de::Error::custom)?;
                     datatype = Some(known);
                 }
                 InputField::Parameters => parameters = map.next_value()?,
-                InputField::Data => {
-                    if !matches!(data, Data::Absent) {
-                        return Err(de::Error::duplicate_field("data"));
-                    }
-                    data = match (datatype, &shape) {
-                        (Some(datatype), Some(Shape(shape))) => {
-                            let seed = DataSeed { datatype, shape, text: self.text };
-                            Data::Read(map.next_value_seed(seed)?)
-                        }
-                        _ => Data::Text(map.next_value()?),
-                    };
+                InputField::Data if data.is_some() => {
+                    return Err(de::Error::duplicate_field("data"));
                 }
+                InputField::Data => data = Some(map.next_value()?),
                 InputField::Other => map.next_value::<de::IgnoredAny>().map(drop)?,
             }
         }
         let name = name.ok_or_else(|| de::Error::missing_field("name"))?;
         let shape = shape.ok_or_else(|| de::Error::missing_field("shape"))?.0;
         let datatype = datatype.ok_or_else(|| de::Error::missing_field("datatype"))?;
-        // The data was read with the first of two datatypes or shapes.
-        if let Data::Read(tensor) = &data
-            && (tensor.datatype() != datatype || tensor.shape() != shape)
-        {
-            return Err(de::Error::custom("`shape` or `datatype` comes twice"));
-        }
         Ok(Input { name, datatype, shape, parameters, data })
     }
 }

@@ -201,7 +201,7 @@ fn requests_with_missing_or_wrong_parts_are_refused() {
         ),
         (
             r#"{"inputs":[{"name":"x","shape":[1],"datatype":"UINT8","data":[1],"datatype":"INT8"}]}"#,
-            "comes twice",
+            "duplicate field `datatype`",
         ),
         (
             r#"{"inputs":[{"name":"x","shape":[1],"datatype":"UINT8","data":[1]},
