@@ -13,12 +13,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import traceback
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import checks
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -135,19 +135,5 @@ CHECKS: list[Callable[[], None]] = [
 ]
 
 
-def main() -> int:
-    failed = 0
-    for one in CHECKS:
-        try:
-            one()
-            print(f"ok: {one.__name__}")
-        except Exception:
-            failed += 1
-            print(f"FAILED: {one.__name__}")
-            traceback.print_exc()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(checks.run(CHECKS))

@@ -9,9 +9,9 @@ one line; the exit code is 1 if one of them failed.
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable
 
+import checks
 import numpy as np
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
@@ -154,20 +154,6 @@ CHECKS: list[Callable[[triton.InferenceServerClient], None]] = [
 ]
 
 
-def main() -> int:
-    client = triton.InferenceServerClient(sys.argv[1], concurrency=8)
-    failed = 0
-    for check in CHECKS:
-        try:
-            check(client)
-            print(f"ok: {check.__name__}")
-        except Exception:
-            failed += 1
-            print(f"FAILED: {check.__name__}")
-            traceback.print_exc()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    client = triton.InferenceServerClient(sys.argv[1], concurrency=8)
+    raise SystemExit(checks.run(CHECKS, client))

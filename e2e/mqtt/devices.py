@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import checks
 import trustme
 
 from rig import PATIENCE, Broker, Device, Node, Paths, rest, sum_of, wait_for
@@ -408,23 +409,16 @@ CHECKS = [
 ]
 
 
+def run(paths: Paths, check: Callable[[Rig], None]) -> None:
+    with Rig(paths, check.__name__) as rig:
+        check(rig)
+
+
 def main() -> int:
     paths = Paths(*(Path(text) for text in sys.argv[1:6]))
     wanted = sys.argv[6] if len(sys.argv) > 6 else ""
-    passed = failed = 0
-    for check in (check for check in CHECKS if wanted in check.__name__):
-        began = time.monotonic()
-        try:
-            with Rig(paths, check.__name__) as rig:
-                check(rig)
-            passed += 1
-            print(f"ok: {check.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED: {check.__name__}", flush=True)
-            traceback.print_exc()
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    chosen = [check for check in CHECKS if wanted in check.__name__]
+    return checks.run(chosen, each=lambda check: run(paths, check))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import traceback
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import checks
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SCRIPT = b"#!/usr/bin/env python3\nimport sys\n\n\ndef main():\n    print(sys.argv)\n\n\nmain()\n"
@@ -301,21 +301,12 @@ def run(browser: Browser, check: Callable[[Visit], None]) -> None:
 
 
 def main() -> int:
-    failed = 0
     expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=sys.argv[2])
-        for check in CHECKS:
-            try:
-                run(browser, check)
-                print(f"ok: {check.__name__}")
-            except Exception:
-                failed += 1
-                print(f"FAILED: {check.__name__}")
-                traceback.print_exc()
+        code = checks.run(CHECKS, each=lambda check: run(browser, check))
         browser.close()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return code
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 import urllib.error
 import urllib.request
 from concurrent import futures
 
+import checks
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service
@@ -28,6 +28,11 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 PATIENCE_S = 30
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
+SAMPLED = f"00-{TRACE}-{CALLER}-01"
+MODEL = "/v2/models/passthrough"
+
+# `model_name`, the first field of a ModelInferRequest, and no inputs.
+MESSAGE = b"\n\x0bpassthrough"
 
 
 class Collector(service.TraceServiceServicer):
@@ -49,11 +54,11 @@ class Collector(service.TraceServiceServicer):
         return [self.spans.get(timeout=max(0.01, end - time.monotonic())) for _ in range(count)]
 
 
-def call(url: str, body: dict, flags: str | None = "01") -> int:
+def call(server: str, body: dict, flags: str | None = "01") -> int:
     headers = {"Content-Type": "application/json"}
     if flags:
         headers["traceparent"] = f"00-{TRACE}-{CALLER}-{flags}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    request = urllib.request.Request(f"{server}{MODEL}/infer", json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request) as answer:
             return answer.status
@@ -61,8 +66,8 @@ def call(url: str, body: dict, flags: str | None = "01") -> int:
         return error.code
 
 
-def inputs(url: str) -> dict:
-    with urllib.request.urlopen(url) as answer:
+def inputs(server: str) -> dict:
+    with urllib.request.urlopen(f"{server}{MODEL}") as answer:
         wanted = json.load(answer)["inputs"][0]
     shape = [size if size > 0 else 1 for size in wanted["shape"]]
     count = 1
@@ -72,8 +77,8 @@ def inputs(url: str) -> dict:
     return {"inputs": [tensor | {"data": [0] * count}]}
 
 
-def a_request_is_a_child_of_its_caller(collector: Collector, model: str) -> None:
-    assert call(f"{model}/infer", inputs(model)) == 200
+def a_request_is_a_child_of_its_caller(collector: Collector, server: str) -> None:
+    assert call(server, inputs(server)) == 200
     spans = {span.name: (resource, span) for resource, span in collector.take(3)}
     assert sorted(spans) == ["compute", "infer", "queue"], spans
     resource, infer = spans["infer"]
@@ -91,8 +96,8 @@ def a_request_is_a_child_of_its_caller(collector: Collector, model: str) -> None
         assert span.end_time_unix_nano <= infer.end_time_unix_nano
 
 
-def a_failed_request_has_the_status_of_an_error(collector: Collector, model: str) -> None:
-    assert call(f"{model}/infer", {"inputs": 1}) == 400
+def a_failed_request_has_the_status_of_an_error(collector: Collector, server: str) -> None:
+    assert call(server, {"inputs": 1}) == 400
     # What can't be read never waits for its turn.
     [(_, span)] = collector.take(1)
     assert span.name == "infer"
@@ -100,18 +105,33 @@ def a_failed_request_has_the_status_of_an_error(collector: Collector, model: str
     assert span.status.message, span.status
 
 
-def a_caller_that_is_not_sampled_leaves_no_spans(collector: Collector, model: str) -> None:
-    assert call(f"{model}/infer", inputs(model), flags="00") == 200
-    assert call(f"{model}/infer", {"inputs": 1}, flags=None) == 400
+def a_caller_that_is_not_sampled_leaves_no_spans(collector: Collector, server: str) -> None:
+    assert call(server, inputs(server), flags="00") == 200
+    assert call(server, {"inputs": 1}, flags=None) == 400
     # Spans are exported in their order: the next is the second request's.
     [(_, span)] = collector.take(1)
     assert span.trace_id.hex() != TRACE
     assert not span.parent_span_id
 
 
+def a_call_over_grpc_is_a_child_of_its_caller(collector: Collector, server: str) -> None:
+    with grpc.insecure_channel(server.removeprefix("http://")) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            infer(MESSAGE, metadata=[("traceparent", SAMPLED)], timeout=PATIENCE_S)
+            raise AssertionError("a request without inputs was answered")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+    spans = {span.name: span for _, span in collector.take(3)}
+    assert spans["infer"].trace_id.hex() == TRACE
+    assert spans["infer"].parent_span_id.hex() == CALLER
+    assert spans["infer"].status.code == trace_pb2.Status.STATUS_CODE_ERROR
+
+
 CHECKS = [
     a_request_is_a_child_of_its_caller,
     a_failed_request_has_the_status_of_an_error,
+    a_call_over_grpc_is_a_child_of_its_caller,
     a_caller_that_is_not_sampled_leaves_no_spans,
 ]
 
@@ -124,24 +144,13 @@ def main() -> int:
     server.start()
     command = [*sys.argv[1:], "--otlp-endpoint", f"http://127.0.0.1:{port}"]
     wick = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    failed = 0
     try:
         banner = json.loads(wick.stdout.readline())
-        model = f"{banner['url']}/v2/models/passthrough"
-        for check in CHECKS:
-            try:
-                check(collector, model)
-                print(f"ok: {check.__name__}")
-            except Exception:
-                failed += 1
-                print(f"FAILED: {check.__name__}")
-                traceback.print_exc()
+        return checks.run(CHECKS, collector, banner["url"])
     finally:
         wick.send_signal(signal.SIGTERM)
         wick.wait(timeout=PATIENCE_S)
         server.stop(None)
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::counted;
 use crate::grpcurl;
 use crate::house::House;
 use crate::report::Counts;
@@ -31,15 +32,10 @@ pub fn run(house: &House) -> anyhow::Result<Counts> {
     wick.arg("--model-control");
     let server = Server::start(&mut wick, START_TIMEOUT)?;
     let mut all = Counts::default();
-    for (list, script) in SCRIPTS {
-        let python = environment(house, list)?;
-        let mut command = Command::new(python);
-        command.arg(house.root.join(script)).arg(server.addr.to_string()).stdin(Stdio::null());
-        let output = command.output().with_context(|| format!("run {script}"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        let counts = text.lines().rev().find_map(Counts::parse);
-        all = all.plus(counts.with_context(|| format!("{script} told no result"))?);
+    for (list, name) in SCRIPTS {
+        let mut script = script(house, list, name)?;
+        let counts = counted::script(script.arg(server.addr.to_string()));
+        all = all.plus(counts.with_context(|| format!("run {name}"))?);
     }
     all = all.plus(grpcurl::run(house, &server.addr.to_string())?);
     server.stop()?;
@@ -54,6 +50,15 @@ pub fn serve(house: &House, examples: &[&str]) -> Command {
     wick.arg("--onnxruntime").arg(house.onnxruntime());
     wick.env("RUST_LOG", "error");
     wick
+}
+
+/// A script of checks with the packages of a pinned list; it runs them by `e2e/checks.py`.
+pub fn script(house: &House, requirements: &str, name: &str) -> anyhow::Result<Command> {
+    let mut script = Command::new(environment(house, requirements)?);
+    script.arg(house.root.join(name)).env("PYTHONPATH", house.root.join("e2e"));
+    // Nothing is written into the tree.
+    script.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
+    Ok(script)
 }
 
 /// Python with the pinned clients. The environment's name tells what is in it, so that a

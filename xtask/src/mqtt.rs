@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context as _;
 
@@ -33,13 +33,10 @@ const PACKAGES: [&str; 8] = [
 /// Run the checks, or those whose name contains `name`.
 pub fn run(house: &House, name: Option<&str>) -> anyhow::Result<Counts> {
     let mosquitto = mosquitto(house)?;
-    let python = clients::environment(house, REQUIREMENTS)?;
     let scratch = Scratch::new("mqtt")?;
-    let mut script = Command::new(python);
-    script.arg(house.root.join(SCRIPT)).arg(house.wick()).arg(house.examples());
+    let mut script = clients::script(house, REQUIREMENTS, SCRIPT)?;
+    script.arg(house.wick()).arg(house.examples());
     script.arg(house.onnxruntime()).arg(&mosquitto).arg(scratch.path()).args(name);
-    // Nothing is written into the tree.
-    script.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
     counted::script(&mut script)
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +13,7 @@ use crate::house::House;
 use crate::report::Counts;
 use crate::server::Server;
 use crate::tools::{self, Scratch, find_on_path};
-use crate::{clients, debian};
+use crate::{clients, counted, debian};
 
 /// Where the driver is pinned, and the script that looks.
 const REQUIREMENTS: &str = "e2e/page/requirements.txt";
@@ -55,7 +55,6 @@ pub fn run(house: &House, may_install: bool) -> anyhow::Result<Counts> {
         debian::install(&PACKAGES)?;
     }
     let browser = find_on_path(BROWSER).with_context(|| format!("{BROWSER} is not on PATH"))?;
-    let python = clients::environment(house, REQUIREMENTS)?;
     let scratch = Scratch::new("page")?;
     let hostile = scratch.path().join("hostile");
     write_hostile(house, &hostile)?;
@@ -63,17 +62,14 @@ pub fn run(house: &House, may_install: bool) -> anyhow::Result<Counts> {
     fs::create_dir_all(&pictures)?;
     let mut wick = clients::serve(house, &["filetype", "passthrough"]);
     let server = Server::start(wick.arg(&hostile).arg("--model-control"), START_TIMEOUT)?;
-    let mut script = Command::new(python);
-    script.arg(house.root.join(SCRIPT)).arg(server.addr.to_string()).arg(browser);
+    let mut script = clients::script(house, REQUIREMENTS, SCRIPT)?;
+    script.arg(server.addr.to_string()).arg(browser);
     let (guarded, token) = serve_guarded(house, &scratch)?;
     script.arg(&hostile).arg(&pictures).arg(guarded.addr.to_string()).arg(token);
-    script.stdin(Stdio::null());
-    let output = script.output().context("run the browser's script")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    eprint!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    let counts = counted::script(&mut script).context("run the browser's script");
     server.stop()?;
     guarded.stop()?;
-    text.lines().rev().find_map(Counts::parse).context("the browser's script told no result")
+    counts
 }
 
 /// A server that asks for a token, and the token.

@@ -1,7 +1,5 @@
 //! Spans of a running wick, received by a collector with OpenTelemetry's own messages.
 
-use std::process::{Command, Stdio};
-
 use anyhow::Context as _;
 
 use crate::house::House;
@@ -13,10 +11,8 @@ const SCRIPT: &str = "e2e/traces/collector.py";
 
 /// Start the collector, which starts wick; the last line counts its checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
-    let python = clients::environment(house, REQUIREMENTS)?;
     let wick = clients::serve(house, &["passthrough"]);
-    let mut script = Command::new(python);
-    script.arg(house.root.join(SCRIPT)).arg(wick.get_program()).args(wick.get_args());
-    script.env("RUST_LOG", "error").stdin(Stdio::null());
+    let mut script = clients::script(house, REQUIREMENTS, SCRIPT)?;
+    script.arg(wick.get_program()).args(wick.get_args()).env("RUST_LOG", "error");
     counted::script(&mut script).context("look at the spans")
 }

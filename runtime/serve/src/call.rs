@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 use wick_engine::{InferError, InferRequest, InferResponse};
 
 use crate::admission::Priority;
+use crate::codec::Decoded;
 use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
@@ -26,6 +27,17 @@ pub(crate) struct Asks {
     pub timeout: Option<Duration>,
     /// How important it is beside others that wait for the same model.
     pub priority: Priority,
+}
+
+impl Asks {
+    /// What a request asks. `timeout` is what the protocol that brought it says of the
+    /// client's time: the earlier one holds.
+    pub fn of(decoded: &Decoded, timeout: Option<Duration>) -> Self {
+        Self {
+            timeout: decoded.timeout.into_iter().chain(timeout).min(),
+            priority: Priority::asked(decoded.priority),
+        }
+    }
 }
 
 /// Wait for a turn and run.

@@ -129,8 +129,7 @@ fn statistics_of(app: &App, grant: &Grant, model: Option<&str>, version: Option<
 }
 
 async fn configuration(State(app): State<App>, grant: Grant, target: Target) -> Response {
-    let peek = || app.repository.peek(&target.model, target.version.as_deref());
-    match grant.check(&target.model).and_then(|()| peek()) {
+    match app.peek(&grant, &target.model, target.version.as_deref()) {
         Ok(live) => json(StatusCode::OK, &Configuration::of(&live).to_json()),
         Err(failure) => failure.into_response(),
     }
@@ -179,8 +178,7 @@ pub(crate) fn counted(
 ) -> Result<Vec<Arc<Live>>, Failure> {
     let live = match model {
         Some(model) => {
-            grant.check(model)?;
-            let live = app.repository.peek(model, version)?;
+            let live = app.peek(grant, model, version)?;
             // Without a version, all of them.
             if version.is_some() { vec![live] } else { app.repository.versions(model) }
         }
@@ -204,18 +202,16 @@ pub(crate) fn entries(app: &App, grant: &Grant, ready: bool) -> Vec<IndexEntry> 
         .collect()
 }
 
-/// Load a model by request. `parameters` are the names of those that the request has.
+/// Load a model by a request that was let in. `parameters` are the names of those that the
+/// request has.
 ///
 /// # Errors
-/// Such requests are not let in, the model is unknown, or it cannot be loaded.
+/// The model is unknown, or it cannot be loaded.
 pub(crate) async fn load_model(
     app: &App,
     model: &str,
     mut parameters: impl Iterator<Item = &str>,
 ) -> Result<(), Failure> {
-    if !app.model_control {
-        return Err(Failure::NoModelControl);
-    }
     if let Some(key) = parameters.find(|key| *key == "config" || key.starts_with("file:")) {
         let key = clip(key);
         let text = format!(
@@ -230,14 +226,11 @@ pub(crate) async fn load_model(
     finished(app, model, done)
 }
 
-/// Unload a model by request.
+/// Unload a model by a request that was let in.
 ///
 /// # Errors
-/// Such requests are not let in, or the model is unknown.
+/// The model is unknown.
 pub(crate) async fn unload_model(app: &App, model: &str) -> Result<(), Failure> {
-    if !app.model_control {
-        return Err(Failure::NoModelControl);
-    }
     let (repository, name) = (app.repository.clone(), model.to_owned());
     let done = tokio::spawn(async move { repository.unload(&name).await }).await;
     finished(app, model, done)
@@ -264,11 +257,8 @@ async fn controlled<T: for<'a> Deserialize<'a> + Default>(
     model: &str,
     request: Request,
 ) -> Result<T, Failure> {
-    let mut allowed = Grant::of(request.extensions()).check_control(model);
-    if !app.model_control {
-        allowed = Err(Failure::NoModelControl);
-    }
-    if let Err(failure) = allowed {
+    let grant = Grant::of(request.extensions());
+    if let Err(failure) = app.check_control(&grant, model) {
         body::discard(request.into_body()).await;
         return Err(failure);
     }

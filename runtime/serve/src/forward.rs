@@ -60,8 +60,7 @@ pub(crate) async fn answer(app: &App, mut request: Request) -> Response {
         }
     };
     *request.uri_mut() = without_prefix(request.uri(), prefix);
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let span = trace::inference(&live, "http", header);
+    let span = trace::inference_over_http(&live, request.headers());
     answer_live(app, &live, request).instrument(span).await
 }
 
@@ -93,7 +92,7 @@ async fn answer_live(app: &App, live: &Arc<Live>, request: Request) -> Response 
 
 async fn forward(app: &App, live: &Arc<Live>, request: Request) -> Result<Response, Failure> {
     let limits = live.model.limits();
-    let (max, whose) = app.body_limit(live);
+    let (max, whose) = live.body_limit(app.max_body);
     if http_body::Body::size_hint(request.body()).lower() > max {
         body::discard(request.into_body()).await;
         return Err(Failure::TooLarge { limit: max, whose });

@@ -66,19 +66,12 @@ impl Gate {
         Arc::new(Self { state, full: AtomicBool::new(false), idle: Notify::new() })
     }
 
-    /// As [`Gate::enter_as`], for a request of the default priority.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Denied> {
-        self.enter_as(deadline, Priority::DEFAULT).await
-    }
-
-    /// Wait until it is this request's turn: the most important first. Dropping the future gives the place up.
+    /// Wait until it is this request's turn: the most important first. Dropping the future
+    /// gives the place up.
     ///
     /// # Errors
     /// The queue is full, the door is closed, or `deadline` passed in the queue.
-    pub async fn enter_as(
+    pub async fn enter(
         self: &Arc<Self>,
         deadline: Instant,
         priority: Priority,
@@ -250,15 +243,18 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_runs_when_a_permit_is_dropped() {
         let gate = Gate::new(1, 1);
-        let first = gate.enter(late()).await.unwrap();
+        let first = gate.enter(late(), Priority::DEFAULT).await.unwrap();
         let waiter = tokio::spawn({
             let gate = Arc::clone(&gate);
-            async move { gate.enter(late()).await.map(drop) }
+            async move { gate.enter(late(), Priority::DEFAULT).await.map(drop) }
         });
         while gate.load() != (1, 1) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(gate.enter(late()).await.map(drop), Err(Denied::Refused(Refusal::QueueFull)));
+        assert_eq!(
+            gate.enter(late(), Priority::DEFAULT).await.map(drop),
+            Err(Denied::Refused(Refusal::QueueFull))
+        );
         drop(first);
         assert_eq!(waiter.await.unwrap(), Ok(()));
         gate.idle().await;
@@ -268,8 +264,11 @@ mod tests {
     #[tokio::test]
     async fn waiting_ends_at_the_deadline_and_frees_the_place() {
         let gate = Gate::new(1, 1);
-        let first = gate.enter(late()).await.unwrap();
-        assert_eq!(gate.enter(soon()).await.map(drop), Err(Denied::WaitedTooLong));
+        let first = gate.enter(late(), Priority::DEFAULT).await.unwrap();
+        assert_eq!(
+            gate.enter(soon(), Priority::DEFAULT).await.map(drop),
+            Err(Denied::WaitedTooLong)
+        );
         assert_eq!(gate.load(), (1, 0));
         drop(first);
         assert_eq!(gate.load(), (0, 0));
@@ -278,10 +277,10 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_waiter_passes_its_place_on() {
         let gate = Gate::new(1, 2);
-        let first = gate.enter(late()).await.unwrap();
-        let mut gone = Box::pin(gate.enter(late()));
+        let first = gate.enter(late(), Priority::DEFAULT).await.unwrap();
+        let mut gone = Box::pin(gate.enter(late(), Priority::DEFAULT));
         assert!(futures::poll!(&mut gone).is_pending());
-        let mut next = Box::pin(gate.enter(late()));
+        let mut next = Box::pin(gate.enter(late(), Priority::DEFAULT));
         assert!(futures::poll!(&mut next).is_pending());
         // The first waiter is granted the place, and is dropped before it notices.
         drop(first);
@@ -294,9 +293,12 @@ mod tests {
     #[tokio::test]
     async fn a_closed_door_refuses_and_becomes_idle() {
         let gate = Gate::new(1, 1);
-        let first = gate.enter(late()).await.unwrap();
+        let first = gate.enter(late(), Priority::DEFAULT).await.unwrap();
         gate.close();
-        assert_eq!(gate.enter(late()).await.map(drop), Err(Denied::Refused(Refusal::Draining)));
+        assert_eq!(
+            gate.enter(late(), Priority::DEFAULT).await.map(drop),
+            Err(Denied::Refused(Refusal::Draining))
+        );
         let idle = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move { gate.idle().await }

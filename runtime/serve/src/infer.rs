@@ -11,19 +11,17 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument as _;
-use wick_engine::{InferResponse, ModelKind};
+use wick_engine::InferResponse;
 
-use crate::admission::Priority;
 use crate::body::{self, BodyLimits, Pieces};
 use crate::call::{self, Asks};
 use crate::codec::{self, DecodeError, Decoded, Encoded, Identity, Wants};
 use crate::compression::{self, Coding};
-use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
 use crate::routes::App;
 use crate::trace;
-use crate::turn::{self, Tally};
+use crate::turn;
 
 /// Bodies and outputs up to this many bytes are decoded and encoded where they are:
 /// JSON of this size takes less than a millisecond. Larger ones would hold up other
@@ -53,32 +51,19 @@ pub(crate) async fn answer(
             return failure.into_response();
         }
     };
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let span = trace::inference(&live, "http", header);
+    let span = trace::inference_over_http(&live, headers);
     answer_live(app, &live, headers, body).instrument(span).await
 }
 
 async fn answer_live(app: &App, live: &Arc<Live>, headers: &HeaderMap, body: Body) -> Response {
-    let tally = Tally::new(live);
-    let result = serve(app, live, headers, body).await;
-    let duration_us = micros(tally.elapsed());
-    match result {
-        Ok(encoded) => {
-            tally.succeeded();
-            tracing::debug!(status = 200, duration_us, "answered");
-            let response = respond(encoded);
-            match compression::wanted(headers) {
-                None => response,
-                // Boxed, so that requests that don't ask for it don't carry it.
-                Some(coding) => Box::pin(compression::compressed(response, coding)).await,
-            }
-        }
-        Err(failure) => {
-            tally.failed(failure.class());
-            failure.log(&live.name, duration_us);
-            trace::failed(&failure);
-            failure.into_response()
-        }
+    let response = match turn::tallied(live, serve(app, live, headers, body)).await {
+        Ok(encoded) => respond(encoded),
+        Err(failure) => return failure.into_response(),
+    };
+    match compression::wanted(headers) {
+        None => response,
+        // Boxed, so that requests that don't ask for it don't carry it.
+        Some(coding) => Box::pin(compression::compressed(response, coding)).await,
     }
 }
 
@@ -99,18 +84,30 @@ async fn serve(
         body::refuse(headers, body).await;
         return Err(failure);
     }
-    let (max, whose) = app.body_limit(live);
+    let (max, whose) = live.body_limit(app.max_body);
     let limits =
         BodyLimits { max, whose, timeout: app.body_timeout, align_at: head.length.unwrap_or(0) };
     // Held until the answer is made, since the inputs are slices of the body.
     let (body, _held) = compression::read(head.coding, body, &limits, &app.memory).await?;
-    let decoded = decode(live, head.length, body).await?;
-    let Decoded { request, wants, timeout, priority } = decoded;
+    compute(live, head.length, body, head.timeout).await
+}
+
+/// From a body to that of the answer. `header` is the length of its JSON if binary data
+/// follows it, `timeout` what the protocol says of the client's time.
+///
+/// # Errors
+/// The body is no request, or see [`call::call`].
+pub(crate) async fn compute(
+    live: &Arc<Live>,
+    header: Option<usize>,
+    body: Bytes,
+    timeout: Option<Duration>,
+) -> Result<Encoded, Failure> {
+    let decoded = decode(live, header, body).await?;
+    let asks = Asks::of(&decoded, timeout);
+    let Decoded { request, wants, .. } = decoded;
     tracing::Span::current().record("id", request.id.as_deref());
     codec::wanted_json_is_possible(live.model.outputs(), &request.outputs, &wants)?;
-
-    let timeout = timeout.into_iter().chain(head.timeout).min();
-    let asks = Asks { timeout, priority: Priority::asked(priority) };
     let id = request.id.clone();
     let response = call::call(live, request, asks).await?;
     encode(live, id, response, wants).await
@@ -124,9 +121,7 @@ struct Head {
 }
 
 fn head(live: &Live, headers: &HeaderMap) -> Result<Head, Failure> {
-    if live.model.kind() == ModelKind::Http {
-        return Err(Failure::NotTensors { model: live.name.clone() });
-    }
+    live.check_tensors()?;
     let coding = compression::of_request(headers)?;
     let mut lengths = headers.get_all(HEADER_LENGTH).iter();
     let length = match (lengths.next(), lengths.next()) {
@@ -157,11 +152,7 @@ fn number(value: &HeaderValue) -> Result<usize, DecodeError> {
 }
 
 /// Decode a body, where a large one does not hold up other requests.
-pub(crate) async fn decode(
-    live: &Arc<Live>,
-    header: Option<usize>,
-    body: Bytes,
-) -> Result<Decoded, Failure> {
+async fn decode(live: &Arc<Live>, header: Option<usize>, body: Bytes) -> Result<Decoded, Failure> {
     if header.unwrap_or(body.len()) <= INLINE_JSON {
         return Ok(codec::decode(header, &body, live.model.inputs())?);
     }
@@ -171,7 +162,7 @@ pub(crate) async fn decode(
 }
 
 /// Encode an answer, as [`decode`] decodes.
-pub(crate) async fn encode(
+async fn encode(
     live: &Arc<Live>,
     id: Option<String>,
     response: InferResponse,

@@ -44,6 +44,7 @@ mod trace;
 mod turn;
 mod watch;
 
+pub use admission::Priority;
 pub use auth::{Auth, Grant};
 pub use reload::ReloadError;
 pub use repository::{

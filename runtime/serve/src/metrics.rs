@@ -212,9 +212,7 @@ impl ModelMetrics {
         self.success.inc();
         self.count.inc();
         self.request_us.inc_by(micros(took));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.last_success.store(now, Ordering::Relaxed);
+        self.last_success.store(unix_millis(), Ordering::Relaxed);
     }
 
     /// Milliseconds since 1970 of the last success, 0 for none.
@@ -236,6 +234,12 @@ impl ModelMetrics {
 fn add<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> prometheus::Result<M> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+/// Milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whole microseconds, as Triton's counters count.

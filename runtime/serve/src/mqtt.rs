@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::repository::Repository;
+use crate::respond::chain;
 
 use dedup::{Memory, MemoryLimits, Refusals};
 use flow::{Effect, Flow, FlowLimits, JobId};
@@ -351,15 +352,4 @@ impl Throttle {
         self.last = Some(now);
         Some(std::mem::take(&mut self.held_back))
     }
-}
-
-/// An error with what caused it.
-fn chain(error: &LinkError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

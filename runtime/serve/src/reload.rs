@@ -14,6 +14,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::respond;
+
 /// How often files are looked at. Certificates and tokens are renewed hours before the old ones
 /// end, so a second is soon, and a few `stat` a second cost nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -102,8 +104,8 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                     }
                 }
                 Ok(Err(error)) => {
-                    let error = Chain(&error);
-                    tracing::warn!(what = self.what, %error, "not taken: the old one holds");
+                    let error = respond::chain(&error);
+                    tracing::warn!(what = self.what, error, "not taken: the old one holds");
                 }
                 // The runtime is shutting down.
                 Err(_) => return,
@@ -160,21 +162,6 @@ impl Looks {
         }
         self.read.clone_from(&self.seen);
         true
-    }
-}
-
-/// An error with its sources.
-struct Chain<'e>(&'e dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(error) = next {
-            write!(f, ": {error}")?;
-            next = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -41,6 +41,7 @@ use wick_package::{Package, Reason as _};
 
 use crate::cores::Cores;
 use crate::metrics::Metrics;
+use crate::respond;
 use state::{Attempt, Event};
 
 pub use error::RepositoryError;
@@ -275,7 +276,7 @@ impl Repository {
             Err(error) => tracing::warn!(
                 model = name,
                 code = error.code(),
-                error = load::chain(error),
+                error = respond::chain(error),
                 "reload failed; the version that was live goes on serving"
             ),
         }
@@ -427,7 +428,7 @@ impl Slot {
 
     fn failed(&self, error: &RepositoryError) {
         self.on(Event::Failed);
-        self.report.lock().last_error = Some((error.code(), load::chain(error)));
+        self.report.lock().last_error = Some((error.code(), respond::chain(error)));
     }
 
     /// The policy does not want it.

@@ -52,14 +52,43 @@ pub(crate) struct Target {
 // === impl App ===
 
 impl App {
-    /// Most bytes of a request for a model, and whose limit that is.
-    pub fn body_limit(&self, live: &Live) -> (u64, String) {
-        let package = live.model.limits().request;
-        if package <= self.max_body {
-            (package, format!("model `{}`", live.name))
-        } else {
-            (self.max_body, "this server".to_owned())
+    /// The model that a question is about.
+    ///
+    /// # Errors
+    /// The token does not reach it, or see [`Repository::peek`].
+    pub fn peek(
+        &self,
+        grant: &Grant,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<Live>, Failure> {
+        grant.check(model)?;
+        self.repository.peek(model, version)
+    }
+
+    /// Let a request load and unload a model.
+    ///
+    /// # Errors
+    /// The server or the token does not permit it.
+    pub fn check_control(&self, grant: &Grant, model: &str) -> Result<(), Failure> {
+        if !self.model_control {
+            return Err(Failure::NoModelControl);
         }
+        grant.check_control(model)
+    }
+
+    /// Whether a model takes requests.
+    ///
+    /// # Errors
+    /// The token does not reach it, or see [`Repository::model_ready`].
+    pub fn model_ready(
+        &self,
+        grant: &Grant,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<bool, Failure> {
+        grant.check(model)?;
+        self.repository.model_ready(model, version)
     }
 }
 
@@ -144,8 +173,7 @@ async fn metrics(State(app): State<App>) -> Response {
 }
 
 async fn metadata(State(app): State<App>, grant: Grant, target: Target) -> Response {
-    let peek = || app.repository.peek(&target.model, target.version.as_deref());
-    match grant.check(&target.model).and_then(|()| peek()) {
+    match app.peek(&grant, &target.model, target.version.as_deref()) {
         Ok(live) => {
             let versions = app.repository.versions(&target.model);
             json(StatusCode::OK, &ModelJson::new(&live, &versions))
@@ -155,8 +183,7 @@ async fn metadata(State(app): State<App>, grant: Grant, target: Target) -> Respo
 }
 
 async fn model_ready(State(app): State<App>, grant: Grant, target: Target) -> Response {
-    let ready = || app.repository.model_ready(&target.model, target.version.as_deref());
-    let ready = match grant.check(&target.model).and_then(|()| ready()) {
+    let ready = match app.model_ready(&grant, &target.model, target.version.as_deref()) {
         Ok(ready) => ready,
         Err(failure) => return failure.into_response(),
     };

@@ -7,6 +7,7 @@
 
 use std::marker::PhantomData;
 
+use http::HeaderMap;
 use opentelemetry::propagation::Extractor;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -45,6 +46,11 @@ pub(crate) fn inference<'h>(
         let _ = span.set_parent(parent);
     }
     span
+}
+
+/// The span of an inference that came over HTTP.
+pub(crate) fn inference_over_http(live: &Live, headers: &HeaderMap) -> Span {
+    inference(live, "http", |name| headers.get(name).and_then(|value| value.to_str().ok()))
 }
 
 /// Mark the current span as that of a failed request.

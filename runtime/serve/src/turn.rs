@@ -10,6 +10,7 @@ use crate::gate::{Denied, Permit};
 use crate::metrics::micros;
 use crate::repository::{Live, Woken};
 use crate::respond::{Failure, FailureClass};
+use crate::trace;
 
 /// Counts one request, also when it is dropped before its end.
 pub struct Tally {
@@ -36,6 +37,31 @@ struct Pending<'a>(&'a Live);
 /// [`Failure::QueueFull`].
 pub fn knock(live: &Live) -> Result<(), Failure> {
     if live.gate.is_full() { Err(queue_full(live)) } else { Ok(()) }
+}
+
+/// Do a request's work, and count it, log it and mark its span however it ends.
+///
+/// # Errors
+/// Those of the work.
+pub async fn tallied<T>(
+    live: &Arc<Live>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let tally = Tally::new(live);
+    let result = work.await;
+    let duration_us = micros(tally.elapsed());
+    match &result {
+        Ok(_) => {
+            tally.succeeded();
+            tracing::debug!(status = 200, duration_us, "answered");
+        }
+        Err(failure) => {
+            tally.failed(failure.class());
+            failure.log(&live.name, duration_us);
+            trace::failed(failure);
+        }
+    }
+    result
 }
 
 /// Wait for a turn, and for the model to be in memory. `client` is the client's deadline if
@@ -87,7 +113,7 @@ async fn enter(
         Some(until) if until < deadline => (until, Outside::Patience),
         _ => (deadline, Outside::Deadline),
     };
-    let permit = match live.gate.enter_as(until, priority).await {
+    let permit = match live.gate.enter(until, priority).await {
         Ok(permit) => permit,
         Err(Denied::Refused(Refusal::QueueFull)) => return Err(Outside::Failed(queue_full(live))),
         Err(Denied::Refused(Refusal::Draining)) => return Err(Outside::Failed(Failure::Draining)),

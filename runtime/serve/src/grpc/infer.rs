@@ -10,21 +10,18 @@ use prost::Message as _;
 use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 use tracing::Instrument as _;
-use wick_engine::ModelKind;
 
 use super::convert;
 use super::proto::{ModelInferRequest, ModelInferResponse};
-use crate::admission::Priority;
 use crate::auth::Grant;
 use crate::body::Held;
 use crate::call::{self, Asks};
 use crate::codec::{Decoded, Identity};
-use crate::metrics::micros;
 use crate::repository::Live;
 use crate::respond::Failure;
 use crate::routes::App;
 use crate::trace;
-use crate::turn::Tally;
+use crate::turn;
 
 /// The metadata that names the caller's span, by W3C Trace Context.
 const TRACE_CONTEXT: [&str; 2] = ["traceparent", "tracestate"];
@@ -52,31 +49,8 @@ pub(super) async fn answer(
     if !message.id.is_empty() {
         span.record("id", &message.id);
     }
-    answer_live(app, &live, message, held, left).instrument(span).await
-}
-
-async fn answer_live(
-    app: &App,
-    live: &Arc<Live>,
-    message: ModelInferRequest,
-    held: Held,
-    left: Option<Duration>,
-) -> Result<ModelInferResponse, Failure> {
-    let tally = Tally::new(live);
-    let result = serve(app, live, message, held, left).await;
-    let duration_us = micros(tally.elapsed());
-    match &result {
-        Ok(_) => {
-            tally.succeeded();
-            tracing::debug!(duration_us, "answered");
-        }
-        Err(failure) => {
-            tally.failed(failure.class());
-            failure.log(&live.name, duration_us);
-            trace::failed(failure);
-        }
-    }
-    result
+    let work = serve(app, &live, message, held, left);
+    turn::tallied(&live, work).instrument(span).await
 }
 
 async fn serve(
@@ -87,10 +61,8 @@ async fn serve(
     mut held: Held,
     left: Option<Duration>,
 ) -> Result<ModelInferResponse, Failure> {
-    if live.model.kind() == ModelKind::Http {
-        return Err(Failure::NotTensors { model: live.name.clone() });
-    }
-    let (max, whose) = app.body_limit(live);
+    live.check_tensors()?;
+    let (max, whose) = live.body_limit(app.max_body);
     let size = message.encoded_len() as u64;
     if size > max {
         return Err(Failure::TooLarge { limit: max, whose });
@@ -99,10 +71,10 @@ async fn serve(
     if !held.grow(size.saturating_sub(held.bytes())) {
         return Err(Failure::OutOfBodyMemory);
     }
-    let Decoded { request, wants, timeout, priority } = convert::request(message)?;
+    let decoded = convert::request(message)?;
+    let asks = Asks::of(&decoded, left);
+    let Decoded { request, wants, .. } = decoded;
     convert::wanted_form_is_possible(live.model.outputs(), &request.outputs, wants.binary)?;
-    let timeout = timeout.into_iter().chain(left).min();
-    let asks = Asks { timeout, priority: Priority::asked(priority) };
     let id = request.id.clone();
     let response = call::call(live, request, asks).await?;
     let who = Identity { model: &live.name, version: &live.version, id: id.as_deref() };

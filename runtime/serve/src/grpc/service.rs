@@ -72,8 +72,7 @@ impl GrpcInferenceService for Inference {
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
         let grant = grant(&request);
         let ModelReadyRequest { name, version: asked } = request.into_inner();
-        let ready = || self.app.repository.model_ready(&name, version(&asked));
-        let ready = grant.check(&name).and_then(|()| ready());
+        let ready = self.app.model_ready(&grant, &name, version(&asked));
         answered(ready.map(|ready| ModelReadyResponse { ready }))
     }
 
@@ -95,8 +94,7 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<ModelMetadataResponse> {
         let grant = grant(&request);
         let ModelMetadataRequest { name, version: asked } = request.into_inner();
-        let peek = || self.app.repository.peek(&name, version(&asked));
-        let live = grant.check(&name).and_then(|()| peek());
+        let live = self.app.peek(&grant, &name, version(&asked));
         answered(live.map(|live| {
             let versions = self.app.repository.versions(&name);
             let model = ModelJson::new(&live, &versions);
@@ -137,8 +135,7 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<ModelConfigResponse> {
         let grant = grant(&request);
         let ModelConfigRequest { name, version: asked } = request.into_inner();
-        let peek = || self.app.repository.peek(&name, version(&asked));
-        let live = grant.check(&name).and_then(|()| peek());
+        let live = self.app.peek(&grant, &name, version(&asked));
         answered(live.map(|live| {
             let config = Configuration::of(&live).into();
             ModelConfigResponse { config: Some(config) }
@@ -177,7 +174,7 @@ impl GrpcInferenceService for Inference {
         let message = request.into_inner();
         let model = named(message.model_name, message.repository_name);
         let parameters = message.parameters.keys().map(String::as_str);
-        let loaded = match grant.check_control(&model) {
+        let loaded = match self.app.check_control(&grant, &model) {
             Ok(()) => extensions::load_model(&self.app, &model, parameters).await,
             Err(failure) => Err(failure),
         };
@@ -193,7 +190,7 @@ impl GrpcInferenceService for Inference {
         let grant = grant(&request);
         let message = request.into_inner();
         let model = named(message.model_name, message.repository_name);
-        let unloaded = match grant.check_control(&model) {
+        let unloaded = match self.app.check_control(&grant, &model) {
             Ok(()) => extensions::unload_model(&self.app, &model).await,
             Err(failure) => Err(failure),
         };

@@ -10,8 +10,9 @@
 use futures::Stream;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::infer::{self, Caller};
@@ -49,9 +50,6 @@ struct Pump {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Ends a task when dropped.
-struct Ends(AbortHandle);
-
 /// The answers to a stream of requests.
 pub(super) fn answers(
     app: App,
@@ -61,7 +59,7 @@ pub(super) fn answers(
 ) -> impl Stream<Item = Answer> {
     let (sender, receiver) = mpsc::channel(MAX_UNSENT);
     let pump = Pump { app, caller, meter, requests, work: JoinSet::new(), answers: sender };
-    let ends = Ends(tokio::spawn(pump.run()).abort_handle());
+    let ends = AbortOnDropHandle::new(tokio::spawn(pump.run()));
     ReceiverStream::new(receiver).map(move |answer| {
         let _ = &ends;
         answer
@@ -145,12 +143,4 @@ async fn answer(
         response.parameters.insert(IS_FINAL.to_owned(), yes);
     }
     ModelStreamInferResponse { error_message, infer_response: Some(response) }
-}
-
-// === impl Ends ===
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -3,35 +3,24 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
-use wick_engine::ModelKind;
 
 use super::requests::{Answer, Call};
-use crate::admission::Priority;
-use crate::call::{self, Asks};
-use crate::codec::{self, Encoded};
+use crate::codec::Encoded;
 use crate::infer;
-use crate::metrics::micros;
 use crate::repository::{Live, Repository};
 use crate::respond::Failure;
-use crate::turn::Tally;
+use crate::trace;
+use crate::turn;
 
 /// Compute, in a task of its own: a panic is that request's error.
 pub async fn answer(repository: Repository, call: Call, max_body: u64) -> Answer {
     let task = tokio::spawn(guarded(repository, call, max_body));
     // Aborting the outer task must end the compute as well.
-    let _abort = AbortOnDrop(task.abort_handle());
-    match task.await {
+    match AbortOnDropHandle::new(task).await {
         Ok(answer) => answer,
         Err(error) => Answer::failed(&Failure::Server(error.to_string())),
-    }
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -40,14 +29,13 @@ async fn guarded(repository: Repository, call: Call, max_body: u64) -> Answer {
         Ok(live) => live,
         Err(failure) => return Answer::failed(&failure),
     };
-    let span = tracing::debug_span!(
-        "infer",
-        model = live.name,
-        version = live.version,
-        traceparent = call.traceparent,
-        id = tracing::field::Empty
-    );
-    answer_live(&live, call, max_body).instrument(span).await
+    let span = trace::inference(&live, "mqtt", |name| call.trace_context(name));
+    match turn::tallied(&live, serve(&live, call, max_body)).instrument(span).await {
+        Ok(Encoded { header, chunks }) => {
+            Answer { payload: joined(chunks), header, status: 200, code: None }
+        }
+        Err(failure) => Answer::failed(&failure),
+    }
 }
 
 /// The model. What the broker had handed over before the server began to drain is answered
@@ -60,43 +48,13 @@ async fn acquire(repository: &Repository, call: &Call) -> Result<Arc<Live>, Fail
     }
 }
 
-async fn answer_live(live: &Arc<Live>, call: Call, max_body: u64) -> Answer {
-    let tally = Tally::new(live);
-    let result = serve(live, call, max_body).await;
-    let duration_us = micros(tally.elapsed());
-    match result {
-        Ok(encoded) => {
-            tally.succeeded();
-            tracing::debug!(status = 200, duration_us, "answered");
-            let payload = joined(encoded.chunks);
-            Answer { payload, header: encoded.header, status: 200, code: None }
-        }
-        Err(failure) => {
-            tally.failed(failure.class());
-            failure.log(&live.name, duration_us);
-            Answer::failed(&failure)
-        }
-    }
-}
-
 async fn serve(live: &Arc<Live>, call: Call, max_body: u64) -> Result<Encoded, Failure> {
-    if live.model.kind() == ModelKind::Http {
-        return Err(Failure::NotTensors { model: live.name.clone() });
-    }
-    let limit = live.model.limits().request.min(max_body);
+    live.check_tensors()?;
+    let (limit, whose) = live.body_limit(max_body);
     if call.body.len() as u64 > limit {
-        let whose = format!("model `{}`", live.name);
         return Err(Failure::TooLarge { limit, whose });
     }
-    let decoded = infer::decode(live, call.header, call.body).await?;
-    let codec::Decoded { request, wants, timeout, priority } = decoded;
-    tracing::Span::current().record("id", request.id.as_deref());
-    codec::wanted_json_is_possible(live.model.outputs(), &request.outputs, &wants)?;
-    let timeout = timeout.into_iter().chain(call.timeout).min();
-    let asks = Asks { timeout, priority: Priority::asked(priority) };
-    let id = request.id.clone();
-    let response = call::call(live, request, asks).await?;
-    infer::encode(live, id, response, wants).await
+    infer::compute(live, call.header, call.body, call.timeout).await
 }
 
 /// A message is one piece.

@@ -8,7 +8,7 @@
 //! | `Inference-Header-Content-Length` | user property `inference-header-content-length` |
 //! | the client's deadline | message expiry interval |
 //! | status and `code` of an error | user properties `status` and `code` |
-//! | `traceparent` | user property `traceparent` |
+//! | `traceparent`, `tracestate` | user properties of these names |
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
@@ -29,6 +29,7 @@ const BINARY: &str = "application/octet-stream";
 
 const HEADER_LENGTH: &str = "inference-header-content-length";
 const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// Longest correlation data that is kept in memory to know a repeat by. Clients send a
 /// number or a UUID.
@@ -68,7 +69,9 @@ pub struct Call {
     pub header: Option<usize>,
     pub body: Bytes,
     pub timeout: Option<Duration>,
+    /// The caller's span, by W3C Trace Context.
     pub traceparent: Option<String>,
+    pub tracestate: Option<String>,
 }
 
 /// An answer, wherever it goes.
@@ -99,6 +102,19 @@ pub enum Unanswerable {
 pub struct Reader {
     prefix: Prefix,
     hash: RandomState,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// One of the headers of W3C Trace Context.
+    pub fn trace_context(&self, name: &str) -> Option<&str> {
+        match name {
+            TRACEPARENT => self.traceparent.as_deref(),
+            TRACESTATE => self.tracestate.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 // === impl Reader ===
@@ -145,6 +161,7 @@ impl Reader {
                 .message_expiry_interval
                 .map(|secs| Duration::from_secs(secs.into())),
             traceparent: user(&properties, TRACEPARENT).next().map(ToOwned::to_owned),
+            tracestate: user(&properties, TRACESTATE).next().map(ToOwned::to_owned),
         });
         Ok(Request {
             packet: publish.pkid,
@@ -306,7 +323,10 @@ mod tests {
     fn a_request_says_what_and_where() {
         let properties = PublishProperties {
             message_expiry_interval: Some(5),
-            user_properties: vec![(TRACEPARENT.into(), "00-ab-cd-01".into())],
+            user_properties: vec![
+                (TRACEPARENT.into(), "00-ab-cd-01".into()),
+                (TRACESTATE.into(), "v=1".into()),
+            ],
             ..asking()
         };
         let request = read(message("wick/v1/infer/ocr/versions/2", properties)).unwrap();
@@ -317,6 +337,8 @@ mod tests {
         assert_eq!((call.model.as_str(), call.version.as_deref()), ("ocr", Some("2")));
         assert_eq!(call.timeout, Some(Duration::from_secs(5)));
         assert_eq!(call.traceparent.as_deref(), Some("00-ab-cd-01"));
+        let context = [TRACEPARENT, TRACESTATE, "baggage"].map(|name| call.trace_context(name));
+        assert_eq!(context, [Some("00-ab-cd-01"), Some("v=1"), None]);
     }
 
     #[test]

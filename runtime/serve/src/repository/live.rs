@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use wick_engine::{InferRequest, Model};
+use wick_engine::{InferRequest, Model, ModelKind};
 
 use super::state::Condition;
 use super::{Inner, rest};
 use crate::cores::Part;
 use crate::gate::Gate;
-use crate::metrics::ModelMetrics;
+use crate::metrics::{ModelMetrics, unix_millis};
 use crate::respond::Failure;
 
 /// A loaded model with its door and its counters.
@@ -69,6 +69,26 @@ pub(crate) enum Woken {
 // === impl Live ===
 
 impl Live {
+    /// Most bytes of a request for it on a server that takes `server`, and whose limit that
+    /// is.
+    pub(crate) fn body_limit(&self, server: u64) -> (u64, String) {
+        let package = self.model.limits().request;
+        if package <= server {
+            (package, format!("model `{}`", self.name))
+        } else {
+            (server, "this server".to_owned())
+        }
+    }
+
+    /// # Errors
+    /// It answers HTTP and knows no tensors.
+    pub(crate) fn check_tensors(&self) -> Result<(), Failure> {
+        match self.model.kind() {
+            ModelKind::Http => Err(Failure::NotTensors { model: self.name.clone() }),
+            ModelKind::Passthrough | ModelKind::Handler | ModelKind::Command => Ok(()),
+        }
+    }
+
     /// A request has come.
     pub(crate) fn touch(&self, now: Instant) {
         self.memory.used.store(millis(self.memory.origin, now), Ordering::Relaxed);
@@ -121,9 +141,4 @@ impl Live {
 /// Milliseconds from `origin` to `now`.
 pub(super) fn millis(origin: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(origin).as_millis()).unwrap_or(u64::MAX)
-}
-
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,5 @@
 //! From paths to live models: open, choose versions, load, warm and probe, switch over.
 
-use std::error::Error;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -311,18 +310,6 @@ fn read_file(package: &Package, path: &RelPath, limit: u64) -> io::Result<Bytes>
     let mut text = Vec::new();
     file.take(len).read_to_end(&mut text)?;
     Ok(Bytes::from(text))
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

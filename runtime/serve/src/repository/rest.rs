@@ -10,10 +10,9 @@ use tokio_util::sync::CancellationToken;
 use wick_package::Reason as _;
 
 use super::idle::{self, Care, Seen};
-use super::load::chain;
 use super::room::{self, Held};
 use super::{Inner, Live, Repository};
-use crate::respond::Failure;
+use crate::respond::{Failure, chain};
 
 /// Pauses between two looks at the models. The short one bounds the work, the long one how
 /// late a model is seen that was loaded meanwhile.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wick_serve::{BindError, Drained, ServeSettings, Server};
+use wick_serve::{BindError, Drained, Priority, ServeSettings, Server};
 
 use crate::support::{Fixture, four, settings};
 
@@ -201,7 +201,8 @@ async fn a_client_that_leaves_gives_up_its_place() {
     let fixture = Fixture::adding(1.0, "concurrency = 1\nqueue = 2").await;
     let server = Running::start(&fixture, settings()).await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let permit = live.gate.enter(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    let permit =
+        live.gate.enter(Instant::now() + Duration::from_secs(60), Priority::DEFAULT).await.unwrap();
     let mut stream = server.connect().await;
     stream.write_all(post(&four([0.0; 4]), "").as_bytes()).await.unwrap();
     until("the request waits", || live.gate.load() == (1, 1)).await;
@@ -220,7 +221,8 @@ async fn a_shutdown_finishes_what_was_begun_and_closes_idle_connections() {
     let server = Running::start(&fixture, settings()).await;
     let addr = server.addr;
     let live = fixture.repository.peek("m", None).unwrap();
-    let permit = live.gate.enter(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    let permit =
+        live.gate.enter(Instant::now() + Duration::from_secs(60), Priority::DEFAULT).await.unwrap();
     let mut idle = server.connect().await;
     idle.write_all(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     answer(&mut idle).await;
@@ -280,7 +282,8 @@ async fn a_request_that_outlasts_the_drain_time_is_cut_off() {
     let drain = Duration::from_millis(50);
     let server = Running::start(&fixture, ServeSettings { drain, ..settings() }).await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let _permit = live.gate.enter(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    let _permit =
+        live.gate.enter(Instant::now() + Duration::from_secs(60), Priority::DEFAULT).await.unwrap();
     let mut busy = server.connect().await;
     busy.write_all(post(&four([1.0; 4]), "").as_bytes()).await.unwrap();
     until("the request waits", || live.gate.load() == (1, 1)).await;

@@ -19,7 +19,7 @@ use wick_serve::grpc::proto::client::GrpcInferenceServiceClient as Client;
 use wick_serve::grpc::proto::infer_parameter::ParameterChoice;
 use wick_serve::grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use wick_serve::grpc::proto::*;
-use wick_serve::{Drained, ServeSettings, router};
+use wick_serve::{Drained, Priority, ServeSettings, router};
 
 use crate::connections::{Running, until};
 use crate::guests::{TENSORS, packages};
@@ -317,7 +317,7 @@ async fn a_stream_takes_a_bounded_number_of_requests() {
     let fixture = Fixture::adding(1.0, "concurrency = 1\nqueue = 1000").await;
     let live = fixture.repository.peek("m", None).unwrap();
     let far = Instant::now() + Duration::from_secs(60);
-    let permit = live.gate.enter(far).await.unwrap();
+    let permit = live.gate.enter(far, Priority::DEFAULT).await.unwrap();
     let requests = futures::stream::iter((0..300).map(|_| raw(&[0.0; 4])));
     let answers = client(&fixture).model_stream_infer(requests).await.unwrap().into_inner();
     until("as many wait as may", || live.gate.load() == (1, 64)).await;
@@ -333,7 +333,7 @@ async fn a_shutdown_finishes_calls_and_ends_streams() {
     let server = Running::start(&fixture, settings()).await;
     let live = fixture.repository.peek("m", None).unwrap();
     let far = Instant::now() + Duration::from_secs(60);
-    let permit = live.gate.enter(far).await.unwrap();
+    let permit = live.gate.enter(far, Priority::DEFAULT).await.unwrap();
     let mut client = connected(&server).await;
     let (sender, requests) = mpsc::channel(4);
     sender.send(raw(&[0.0; 4])).await.unwrap();
@@ -357,7 +357,8 @@ async fn a_shutdown_finishes_calls_and_ends_streams() {
 async fn a_full_queue_is_resource_exhausted() {
     let fixture = Fixture::adding(1.0, "concurrency = 1\nqueue = 0").await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let _permit = live.gate.enter(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    let _permit =
+        live.gate.enter(Instant::now() + Duration::from_secs(60), Priority::DEFAULT).await.unwrap();
     let (code, word) = (Code::ResourceExhausted, "queue-full");
     check(&fixture, raw(&[0.0; 4]), code, word, "as many requests waiting as it may").await;
 }

@@ -7,6 +7,7 @@ use http::Request;
 use proptest::prelude::*;
 use serde_json::json;
 use wick_package::Datatype;
+use wick_serve::Priority;
 use wick_testing::onnx;
 
 use crate::support::{Fixture, four};
@@ -216,7 +217,7 @@ async fn a_full_queue_is_429_and_a_long_wait_is_503_or_the_clients_504() {
     let fixture = Fixture::adding(1.0, "concurrency = 1\nqueue = 1\ntimeout = \"200ms\"").await;
     let live = fixture.repository.peek("m", None).unwrap();
     let soon = || Instant::now() + Duration::from_secs(60);
-    let permit = live.gate.enter(soon()).await.unwrap();
+    let permit = live.gate.enter(soon(), Priority::DEFAULT).await.unwrap();
 
     // The only place is taken: one request waits, and its time runs out there.
     let started = Instant::now();
@@ -226,7 +227,7 @@ async fn a_full_queue_is_429_and_a_long_wait_is_503_or_the_clients_504() {
     check(&fixture, &hurried, 504, "deadline", "20ms").await;
 
     // The queue is full, too.
-    let mut waiter = Box::pin(live.gate.enter(soon()));
+    let mut waiter = Box::pin(live.gate.enter(soon(), Priority::DEFAULT));
     assert!(futures::poll!(&mut waiter).is_pending());
     let reply = fixture.post(INFER, four([0.0; 4])).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (429, Some("1")));

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use wick_serve::Priority;
 use wick_testing::onnx;
 
 use crate::support::{Fixture, call, four};
@@ -31,7 +32,7 @@ fn with(parameters: &str) -> String {
 async fn the_most_important_request_is_answered_first() {
     let fixture = Fixture::adding(1.0, "concurrency = 1").await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let permit = live.gate.enter(late()).await.unwrap();
+    let permit = live.gate.enter(late(), Priority::DEFAULT).await.unwrap();
     let (said, mut order) = mpsc::unbounded_channel();
     let mut waiting = 0;
     for priority in [8, 0, 2, 1, 2, 99] {
@@ -63,7 +64,7 @@ async fn the_queue_s_own_patience_is_503_and_the_client_s_is_504() {
     let limits = "concurrency = 1\nqueue_timeout = \"100ms\"\ntimeout = \"30s\"";
     let fixture = Fixture::adding(1.0, limits).await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let _permit = live.gate.enter(late()).await.unwrap();
+    let _permit = live.gate.enter(late(), Priority::DEFAULT).await.unwrap();
     let patient = fixture.post(INFER, with("\"timeout\":20000000")).await;
     assert_eq!(
         (patient.status.as_u16(), &patient.json()["code"]),
@@ -78,8 +79,9 @@ async fn the_queue_s_own_patience_is_503_and_the_client_s_is_504() {
 async fn a_full_queue_says_when_to_come_back_by_its_own_pace() {
     let fixture = Fixture::adding(1.0, "concurrency = 1\nqueue = 3").await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let _permit = live.gate.enter(late()).await.unwrap();
-    let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(live.gate.enter(late()))).collect();
+    let _permit = live.gate.enter(late(), Priority::DEFAULT).await.unwrap();
+    let mut waiters: Vec<_> =
+        (0..3).map(|_| Box::pin(live.gate.enter(late(), Priority::DEFAULT))).collect();
     for waiter in &mut waiters {
         assert!(futures::poll!(waiter).is_pending());
     }
@@ -95,7 +97,7 @@ async fn a_full_queue_says_when_to_come_back_by_its_own_pace() {
 async fn a_request_without_a_place_is_refused_before_its_body_is_kept() {
     let fixture = Fixture::adding(1.0, "concurrency = 1\nqueue = 0").await;
     let live = fixture.repository.peek("m", None).unwrap();
-    let permit = live.gate.enter(late()).await.unwrap();
+    let permit = live.gate.enter(late(), Priority::DEFAULT).await.unwrap();
     // A body that is no request: whoever reads it would say 400.
     let refused = fixture.post(INFER, "no request").await;
     assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (429, &json!("queue-full")));
@@ -122,7 +124,7 @@ async fn a_place_that_is_lost_while_the_body_comes_is_refused_all_the_same() {
     pieces.send(Ok(Bytes::copy_from_slice(first.as_bytes()))).unwrap();
     let mut reply = Box::pin(fixture.post(INFER, body));
     assert!(futures::poll!(&mut reply).is_pending());
-    let _permit = Arc::clone(&live.gate).enter(late()).await.unwrap();
+    let _permit = Arc::clone(&live.gate).enter(late(), Priority::DEFAULT).await.unwrap();
     pieces.send(Ok(Bytes::copy_from_slice(second.as_bytes()))).unwrap();
     drop(pieces);
     assert_eq!(reply.await.status, 429);

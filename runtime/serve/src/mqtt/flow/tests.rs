@@ -32,6 +32,7 @@ fn request(packet: u16, name: &str) -> Request {
         body: Bytes::new(),
         timeout: None,
         traceparent: None,
+        tracestate: None,
     };
     Request {
         packet,
