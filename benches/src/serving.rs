@@ -10,6 +10,7 @@
 //! ```
 
 mod bars;
+mod channel;
 mod closed;
 mod connection;
 mod cpu;

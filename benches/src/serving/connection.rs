@@ -1,27 +1,20 @@
 //! One connection of the load generator, the same for all servers: prebuilt bytes out,
-//! status and body back. HTTP/1.1 is written and read as bytes; gRPC is hyper's HTTP/2.
+//! status and body back.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::http::Answer;
 
+use super::channel::Channel;
 use super::message;
 use super::question::Protocol;
-
-const METHOD: &str = "/inference.GRPCInferenceService/ModelInfer";
-
-/// Window of a stream and of a connection: no answer here waits for an update of it.
-const WINDOW: u32 = 8 << 20;
 
 /// Longest wait for one answer: a server that hangs must not hang the benchmark.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -42,7 +35,7 @@ pub struct Connection {
 
 enum Wire {
     Http { stream: TcpStream, buffer: Vec<u8> },
-    Grpc(http2::SendRequest<Full<Bytes>>),
+    Grpc(Channel),
 }
 
 /// What came back. A gRPC status is told as the HTTP status that stands for it.
@@ -62,15 +55,7 @@ impl Connection {
             Protocol::Json | Protocol::Binary => {
                 Wire::Http { stream, buffer: Vec::with_capacity(64 << 10) }
             }
-            Protocol::Grpc => {
-                let mut builder = http2::Builder::new(TokioExecutor::new());
-                builder.initial_stream_window_size(WINDOW);
-                builder.initial_connection_window_size(WINDOW);
-                let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-                // It ends with its sender; an error of it is the sender's too.
-                tokio::spawn(connection);
-                Wire::Grpc(sender)
-            }
+            Protocol::Grpc => Wire::Grpc(Channel::open(stream, &target.addr.to_string())),
         };
         Ok(Self { target: target.clone(), wire })
     }
@@ -82,7 +67,7 @@ impl Connection {
                 Wire::Http { stream, buffer } => {
                     ask_http(stream, buffer, &self.target.request).await
                 }
-                Wire::Grpc(sender) => ask_grpc(sender, &self.target).await,
+                Wire::Grpc(channel) => ask_grpc(channel, &self.target.request).await,
             }
         };
         tokio::time::timeout(TIMEOUT, asked).await.context("no answer in time")?
@@ -105,31 +90,19 @@ async fn ask_http(
     }
 }
 
-async fn ask_grpc(
-    sender: &mut http2::SendRequest<Full<Bytes>>,
-    target: &Target,
-) -> anyhow::Result<Reply> {
-    let request = http::Request::post(format!("http://{}{METHOD}", target.addr))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Full::new(target.request.clone()))?;
-    sender.ready().await?;
-    let (head, body) = sender.send_request(request).await?.into_parts();
-    ensure!(head.status == 200, "the gRPC call got HTTP status {}", head.status);
-    let body = body.collect().await?;
-    // An answer without a message has its status in the head.
-    let trailers = body.trailers().cloned().unwrap_or_default();
-    let code = trailers.get("grpc-status").or_else(|| head.headers.get("grpc-status"));
-    let code = code.context("the gRPC answer has no status")?.to_str()?.to_owned();
-    let words = trailers.get("grpc-message").or_else(|| head.headers.get("grpc-message"));
-    let words = words.map(|words| String::from_utf8_lossy(words.as_bytes()).into_owned());
+async fn ask_grpc(channel: &mut Channel, request: &[u8]) -> anyhow::Result<Reply> {
+    let answer = channel.ask(request).await?;
+    let http = answer.status.context("the answer has no HTTP status")?;
+    ensure!(http == "200", "the gRPC call got HTTP status {http}");
+    let code = answer.grpc_status.context("the gRPC answer has no status")?;
     let status = match code.as_str() {
-        "0" => return Ok(Reply { status: 200, json_len: None, body: body.to_bytes() }),
+        "0" => return Ok(Reply { status: 200, json_len: None, body: answer.body.into() }),
         "8" => 429,
         "14" => 503,
         _ => 500,
     };
-    let body = format!("gRPC status {code}: {}", words.unwrap_or_default()).into();
+    let words = answer.grpc_message.unwrap_or_default();
+    let body = format!("gRPC status {code}: {words}").into();
     Ok(Reply { status, json_len: None, body })
 }
 

@@ -18,6 +18,7 @@ mod call;
 pub mod codec;
 mod compression;
 mod cores;
+mod eager;
 mod edge;
 mod extensions;
 mod forward;

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use crate::eager::Eager;
 use crate::edge;
 use crate::io::Prompt;
 use crate::peers::{PeerPlace, Peers};
@@ -161,8 +162,11 @@ impl Bound {
             };
             let stream = WriteTimeout::new(stream, self.settings.write_timeout);
             match self.settings.tls.clone() {
-                None => connections.spawn(connection.run(stream)),
-                Some(tls) => connections.spawn(connection.secure(stream, tls, closing.clone())),
+                None => connections.spawn(Eager::new(connection.run(stream))),
+                Some(tls) => {
+                    let secure = connection.secure(stream, tls, closing.clone());
+                    connections.spawn(Eager::new(secure))
+                }
             };
         };
         closing.cancel();

@@ -43,16 +43,38 @@ pub(super) fn read<T>(
                 nest.close()?;
                 rest = &rest[1..];
             }
-            b'-' | b'0'..=b'9' if values.len() < count => {
-                nest.element()?;
-                let (value, len) = fast_float2::parse_partial::<f64, _>(rest).ok()?;
-                values.push(narrow(value)?);
-                rest = &rest[len..];
+            b'-' | b'0'..=b'9' => {
+                let before = values.len();
+                rest = numbers(rest, count, &narrow, &mut values)?;
+                nest.elements(values.len() - before)?;
             }
             _ => return None,
         }
     }
     (values.len() == count).then_some(values)
+}
+
+/// Read numbers as long as they follow each other, at most as many as make `count` values:
+/// what comes after them.
+fn numbers<'t, T>(
+    mut rest: &'t [u8],
+    count: usize,
+    narrow: &impl Fn(f64) -> Option<T>,
+    values: &mut Vec<T>,
+) -> Option<&'t [u8]> {
+    while values.len() < count {
+        let (value, len) = fast_float2::parse_partial::<f64, _>(rest).ok()?;
+        values.push(narrow(value)?);
+        rest = &rest[len..];
+        // As nearly all clients write it.
+        match rest {
+            [b',', b'-' | b'0'..=b'9', ..] => rest = &rest[1..],
+            [b',', b' ', b'-' | b'0'..=b'9', ..] => rest = &rest[2..],
+            _ => return Some(rest),
+        }
+    }
+    // One number too many.
+    None
 }
 
 // === impl Nest ===
@@ -72,7 +94,7 @@ impl<'s> Nest<'s> {
         (self.depth <= self.shape.len().max(1)).then_some(())
     }
 
-    fn element(&mut self) -> Option<()> {
+    fn elements(&mut self, count: usize) -> Option<()> {
         let rank = self.shape.len();
         match self.leaf {
             Some(leaf) if leaf == self.depth => {}
@@ -81,7 +103,7 @@ impl<'s> Nest<'s> {
             }
             _ => return None,
         }
-        self.members[self.depth - 1] += 1;
+        self.members[self.depth - 1] += count as u64;
         Some(())
     }
 
