@@ -9,13 +9,14 @@
 //!
 //! This is pure: it knows no HTTP beyond the number in
 //! `Inference-Header-Content-Length`, no model beyond its tensor specifications,
-//! and no clock. Binary tensors are slices of the body. JSON tensors are checked as text
-//! and then decoded straight into typed buffers.
+//! and no clock. Binary tensors are slices of the body. JSON tensors are decoded
+//! straight into typed buffers.
 //!
 //! JSON has no NaN, no infinities and no half floats, and its strings are UTF-8. An
 //! output that holds one of them is an error that says to ask for binary data:
 //! writing `null`, as some servers do, would lose what the model said.
 
+mod cursor;
 mod data;
 mod decode;
 mod encode;

@@ -86,12 +86,12 @@ struct Walk<'w, 's, S> {
     depth: usize,
 }
 
-/// The tensor that the JSON in `text` is.
+/// The tensor that `text` is.
 ///
 /// # Errors
-/// It is none of this datatype and shape; the text says why.
+/// It is not valid JSON, or none of this datatype and shape; the text says why.
 pub(super) fn read(
-    text: &str,
+    text: &[u8],
     datatype: Datatype,
     shape: &[u64],
 ) -> Result<Tensor, serde_json::Error> {
@@ -106,7 +106,9 @@ pub(super) fn read(
         Some(tensor) => tensor.map_err(de::Error::custom),
         None => {
             let seed = DataSeed { datatype, shape, text: text.len() };
-            seed.deserialize(&mut serde_json::Deserializer::from_str(text))
+            let mut json = serde_json::Deserializer::from_slice(text);
+            let tensor = seed.deserialize(&mut json)?;
+            json.end().map(|()| tensor)
         }
     }
 }

@@ -1,19 +1,14 @@
 //! Bytes to a request.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
-use serde_json::value::RawValue;
 use wick_engine::InferRequest;
 use wick_nn::Tensor;
 use wick_package::{Datatype, Dim, TensorSpec};
 
+use super::cursor::{Cursor, Unread};
 use super::data;
 use super::fields::{Output, Outputs, Shape};
 use super::parameters::Parameters;
@@ -22,51 +17,22 @@ use super::{DecodeError, Decoded, MAX_TENSORS, Wants, clip};
 /// The parameter of a tensor whose data is somewhere else.
 pub(crate) const SHARED_MEMORY: &str = "shared_memory_region";
 
-/// The whole JSON object.
-struct BodySeed;
-
+/// What the JSON object has.
 #[derive(Default)]
-struct Body<'de> {
+struct Body<'t> {
     id: Option<String>,
     parameters: Parameters,
-    inputs: Option<Vec<Input<'de>>>,
+    inputs: Option<Vec<Input<'t>>>,
     outputs: Vec<Output>,
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum BodyField {
-    Id,
-    Parameters,
-    Inputs,
-    Outputs,
-    #[serde(other)]
-    Other,
-}
-
-struct InputsSeed;
-
-struct InputSeed;
-
-struct Input<'de> {
+struct Input<'t> {
     name: String,
     datatype: Datatype,
     shape: Vec<u64>,
     parameters: Parameters,
-    /// As text until datatype and shape are known, whatever order they come in.
-    data: Option<&'de RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum InputField {
-    Name,
-    Shape,
-    Datatype,
-    Parameters,
-    Data,
-    #[serde(other)]
-    Other,
+    /// Unread until datatype and shape are known, whatever order they come in.
+    data: Option<Unread<'t>>,
 }
 
 /// Which outputs say that they want to be binary or not.
@@ -92,15 +58,80 @@ pub fn decode(
 }
 
 fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let body = BodySeed.deserialize(&mut json);
-    let body = body.and_then(|body| json.end().map(|()| body));
-    let mut body = body.map_err(|error| json_error(text, &error))?;
-
+    let mut cursor = Cursor::new(text);
+    let mut body = read_body(&mut cursor)?;
+    cursor.end()?;
     let inputs = body.inputs.take();
     let inputs = inputs.ok_or_else(|| DecodeError::Request("`inputs` is missing".into()))?;
-    let inputs = tensors(inputs, binary)?;
+    let inputs = tensors(&cursor, inputs, binary)?;
     assemble(body.id, body.parameters, inputs, body.outputs, false)
+}
+
+fn read_body<'t>(cursor: &mut Cursor<'t>) -> Result<Body<'t>, DecodeError> {
+    let mut body = Body::default();
+    cursor.object("an inference request: an object with `inputs`", |cursor, field| {
+        match field {
+            "id" => body.id = cursor.value()?,
+            "parameters" => body.parameters = cursor.value()?,
+            "inputs" => {
+                let mut all = Vec::new();
+                cursor.array("`inputs`: an array of tensors", |cursor| {
+                    if all.len() == MAX_TENSORS {
+                        return Err(DecodeError::Request(format!(
+                            "more than {MAX_TENSORS} inputs"
+                        )));
+                    }
+                    all.push(read_input(cursor)?);
+                    Ok(())
+                })?;
+                once(&mut body.inputs, field, all)?;
+            }
+            "outputs" => body.outputs = cursor.value::<Outputs>()?.0,
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(body)
+}
+
+fn read_input<'t>(cursor: &mut Cursor<'t>) -> Result<Input<'t>, DecodeError> {
+    let (mut name, mut datatype, mut shape, mut data) = (None, None, None, None);
+    let mut parameters = Parameters::default();
+    let what = "an input: an object with `name`, `shape`, `datatype` and `data`";
+    cursor.object(what, |cursor, field| match field {
+        "name" => once(&mut name, field, cursor.value::<String>()?),
+        "shape" => once(&mut shape, field, cursor.value::<Shape>()?.0),
+        "datatype" => {
+            let known = clip(&cursor.value::<String>()?).parse::<Datatype>();
+            let known = known.map_err(|error| DecodeError::Request(error.to_string()))?;
+            once(&mut datatype, field, known)
+        }
+        "data" => {
+            let unread = cursor.unread()?;
+            once(&mut data, field, unread)
+        }
+        "parameters" => {
+            parameters = cursor.value()?;
+            Ok(())
+        }
+        _ => cursor.skip(),
+    })?;
+    let missing = |field| DecodeError::Request(format!("an input has no `{field}`"));
+    Ok(Input {
+        name: name.ok_or_else(|| missing("name"))?,
+        datatype: datatype.ok_or_else(|| missing("datatype"))?,
+        shape: shape.ok_or_else(|| missing("shape"))?,
+        parameters,
+        data,
+    })
+}
+
+/// Take a member's value, which must not have come before.
+fn once<T>(place: &mut Option<T>, field: &str, value: T) -> Result<(), DecodeError> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(DecodeError::Request(format!("`{field}` comes twice"))),
+    }
 }
 
 /// A request of its parts, whatever form they came in. What its parameters ask of the server
@@ -189,6 +220,7 @@ fn raw_shape(spec: &TensorSpec, bytes: usize) -> Result<Vec<u64>, DecodeError> {
 
 /// Turn inputs into tensors; binary ones are slices of what follows the JSON.
 fn tensors(
+    cursor: &Cursor<'_>,
     inputs: Vec<Input<'_>>,
     mut binary: Bytes,
 ) -> Result<Vec<(String, Tensor)>, DecodeError> {
@@ -218,8 +250,13 @@ fn tensors(
             (_, Some(_)) => {
                 return Err(failed("has both `data` and `binary_data_size`".into()));
             }
-            (Some(text), None) => data::read(text.get(), input.datatype, &input.shape)
-                .map_err(|error| failed(format!("{error} of `data`")))?,
+            (Some(unread), None) => {
+                let read = data::read(unread.text, input.datatype, &input.shape);
+                read.map_err(|error| match cursor.fault(unread, &error) {
+                    DecodeError::Request(detail) => failed(detail),
+                    invalid => invalid,
+                })?
+            }
         };
         tensors.push((input.name, tensor));
     }
@@ -253,144 +290,4 @@ fn outputs(all: Vec<Output>) -> Result<(Vec<String>, Flags), DecodeError> {
         names.push(output.name);
     }
     Ok((names, flags))
-}
-
-/// Name the place, and what to do where the text is a common mistake.
-fn json_error(text: &[u8], error: &serde_json::Error) -> DecodeError {
-    if error.classify() == Category::Data {
-        return DecodeError::Request(error.to_string());
-    }
-    let line = text.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1));
-    let near =
-        line.map_or(&[][..], |line| &line[error.column().saturating_sub(2).min(line.len())..]);
-    let token = |word: &[u8]| {
-        near.iter()
-            .take(3 + word.len())
-            .collect::<Vec<_>>()
-            .windows(word.len())
-            .any(|window| window.iter().copied().eq(word))
-    };
-    let hint = if token(b"NaN") || token(b"Inf") {
-        "; JSON has no NaN and no infinities: send the tensor as binary data"
-    } else {
-        ""
-    };
-    DecodeError::Json(format!("{error}{hint}"))
-}
-
-// === impl BodySeed ===
-
-impl<'de> DeserializeSeed<'de> for BodySeed {
-    type Value = Body<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Body<'de>, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for BodySeed {
-    type Value = Body<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an inference request: an object with `inputs`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body<'de>, A::Error> {
-        let mut body = Body::default();
-        while let Some(field) = map.next_key()? {
-            match field {
-                BodyField::Id => body.id = map.next_value()?,
-                BodyField::Parameters => body.parameters = map.next_value()?,
-                BodyField::Inputs if body.inputs.is_some() => {
-                    return Err(de::Error::duplicate_field("inputs"));
-                }
-                BodyField::Inputs => {
-                    body.inputs = Some(map.next_value_seed(InputsSeed)?);
-                }
-                BodyField::Outputs => body.outputs = map.next_value::<Outputs>()?.0,
-                BodyField::Other => map.next_value::<de::IgnoredAny>().map(drop)?,
-            }
-        }
-        Ok(body)
-    }
-}
-
-// === impl InputsSeed ===
-
-impl<'de> DeserializeSeed<'de> for InputsSeed {
-    type Value = Vec<Input<'de>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InputsSeed {
-    type Value = Vec<Input<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`inputs`: an array of tensors")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(input) = seq.next_element_seed(InputSeed)? {
-            if all.len() == MAX_TENSORS {
-                return Err(de::Error::custom(format!("more than {MAX_TENSORS} inputs")));
-            }
-            all.push(input);
-        }
-        Ok(all)
-    }
-}
-
-// === impl InputSeed ===
-
-impl<'de> DeserializeSeed<'de> for InputSeed {
-    type Value = Input<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Input<'de>, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InputSeed {
-    type Value = Input<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an input: an object with `name`, `shape`, `datatype` and `data`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Input<'de>, A::Error> {
-        let (mut name, mut datatype, mut shape) = (None::<String>, None::<Datatype>, None::<Shape>);
-        let mut parameters = Parameters::default();
-        let mut data = None;
-        while let Some(field) = map.next_key()? {
-            match field {
-                InputField::Name => name = Some(map.next_value()?),
-                InputField::Shape if shape.is_some() => {
-                    return Err(de::Error::duplicate_field("shape"));
-                }
-                InputField::Shape => shape = Some(map.next_value()?),
-                InputField::Datatype if datatype.is_some() => {
-                    return Err(de::Error::duplicate_field("datatype"));
-                }
-                InputField::Datatype => {
-                    let text = map.next_value::<Cow<'_, str>>()?;
-                    let known = clip(&text).parse().map_err(de::Error::custom)?;
-                    datatype = Some(known);
-                }
-                InputField::Parameters => parameters = map.next_value()?,
-                InputField::Data if data.is_some() => {
-                    return Err(de::Error::duplicate_field("data"));
-                }
-                InputField::Data => data = Some(map.next_value()?),
-                InputField::Other => map.next_value::<de::IgnoredAny>().map(drop)?,
-            }
-        }
-        let name = name.ok_or_else(|| de::Error::missing_field("name"))?;
-        let shape = shape.ok_or_else(|| de::Error::missing_field("shape"))?.0;
-        let datatype = datatype.ok_or_else(|| de::Error::missing_field("datatype"))?;
-        Ok(Input { name, datatype, shape, parameters, data })
-    }
 }

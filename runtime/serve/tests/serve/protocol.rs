@@ -126,7 +126,7 @@ async fn the_clients_mistakes_are_400_and_say_what_to_do() {
         )
     };
     let table = [
-        ("", 400, "bad-json", "EOF"),
+        ("", 400, "bad-json", "the text ends"),
         ("{}", 400, "bad-input", "`inputs` is missing"),
         (&input("z", "[4]", "FP32", "[1,2,3,4]"), 400, "bad-input", "z"),
         (&input("x", "[3]", "FP32", "[1,2,3]"), 400, "bad-input", "shape"),
