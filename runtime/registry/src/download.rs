@@ -53,7 +53,7 @@ impl Registry {
                     progress.kept(want.size);
                     return Ok(Fetched { moved: 0, kept: want.size });
                 }
-                Claim::Ours(ingest) => return self.download(at, ingest, progress).await,
+                Claim::Ours(ingest) => return self.download(at, *ingest, progress).await,
                 Claim::Busy => {
                     if looks % TELL == 0 {
                         progress.waiting("another process fetches the same blob", LOOK * TELL);

@@ -149,7 +149,8 @@ fn is_passing(error: &reqwest::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            let tls = io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+            let tls =
+                io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some();
             return !tls && io.kind() != std::io::ErrorKind::InvalidData;
         }
         source = cause.source();

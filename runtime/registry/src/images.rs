@@ -103,7 +103,7 @@ impl Registry {
     ) -> Result<Tree, RegistryError> {
         let mut tree = Tree::default();
         match platforms {
-            Platforms::All => self.all(at, reference, root, 0, &mut tree, progress).await?,
+            Platforms::All => self.all((at, reference), root, 0, &mut tree, progress).await?,
             Platforms::Host => self.host(at, reference, root, &mut tree, progress).await?,
         }
         Ok(tree)
@@ -147,8 +147,7 @@ impl Registry {
 
     async fn all(
         &self,
-        at: &Repository,
-        reference: &Reference,
+        (at, reference): (&Repository, &Reference),
         document: Document,
         depth: usize,
         tree: &mut Tree,
@@ -160,7 +159,8 @@ impl Registry {
         if oci::is_index(&document.descriptor.media_type) {
             for child in parse_index(at, reference, &document)?.manifests {
                 let child = self.child(at, &child, progress).await?;
-                Box::pin(self.all(at, reference, child, depth + 1, tree, progress)).await?;
+                let below = self.all((at, reference), child, depth + 1, tree, progress);
+                Box::pin(below).await?;
             }
             tree.push(document);
         } else {

@@ -38,6 +38,19 @@ pub(crate) enum Sent {
     Kept(u64),
 }
 
+// === impl Pushed ===
+
+impl Pushed {
+    fn add(&mut self, sent: &[Sent]) {
+        for one in sent {
+            match one {
+                Sent::Moved(bytes) => self.moved += bytes,
+                Sent::Kept(bytes) => self.kept += bytes,
+            }
+        }
+    }
+}
+
 // === impl Registry ===
 
 impl Registry {
@@ -60,7 +73,8 @@ impl Registry {
         for referrer in store.referrers(image.digest)? {
             lease.protect_image(&referrer)?;
             let parts = parts(&layout, &referrer)?;
-            self.send_leaves(&at, &layout, &parts.leaves, None, &mut pushed, &progress).await?;
+            let sent = self.send_leaves(&at, &layout, &parts.leaves, None, &progress).await?;
+            pushed.add(&sent);
             let bytes = Bytes::from(layout.document(&referrer, "manifest")?);
             pushed.moved += bytes.len() as u64;
             let document = Document { descriptor: referrer, bytes };
@@ -108,7 +122,7 @@ impl Registry {
             kept: 0,
             referrers: 0,
         };
-        self.send_leaves(&at, layout, &parts.leaves, store, &mut pushed, progress).await?;
+        pushed.add(&self.send_leaves(&at, layout, &parts.leaves, store, progress).await?);
         for descriptor in parts.documents {
             let what =
                 if oci::is_index(&descriptor.media_type) { "image index" } else { "manifest" };
@@ -132,9 +146,8 @@ impl Registry {
         layout: &Layout,
         leaves: &[Descriptor],
         store: Option<&Store>,
-        pushed: &mut Pushed,
         progress: &Arc<dyn Progress>,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<Sent>, RegistryError> {
         let parallel = self.settings().parallel.max(1);
         let blobs = leaves.iter().map(|leaf| Ok((leaf.clone(), layout.find(leaf, "blob")?)));
         let mut blobs = blobs.collect::<Result<Vec<(Descriptor, Blob)>, RegistryError>>()?;
@@ -146,14 +159,7 @@ impl Registry {
             };
             self.send(at, &leaf, &mounts, || Origin::File(blob.clone()), progress).await
         });
-        let sent: Vec<Sent> = stream::iter(sends).buffer_unordered(parallel).try_collect().await?;
-        for one in sent {
-            match one {
-                Sent::Moved(bytes) => pushed.moved += bytes,
-                Sent::Kept(bytes) => pushed.kept += bytes,
-            }
-        }
-        Ok(())
+        stream::iter(sends).buffer_unordered(parallel).try_collect().await
     }
 
     /// Have a blob at a registry: it may be there, or in another repository there, or it is sent.

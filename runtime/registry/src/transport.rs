@@ -27,6 +27,10 @@ use crate::tokens::Tokens;
 /// Redirects in a row. Registries send one, to where the blobs lie.
 const MAX_REDIRECTS: usize = 5;
 
+/// Tries to reach a host at all: a name or port that was mistyped is there at no time. Downloads
+/// that have begun have more patience.
+const FIRST_CONTACTS: u32 = 3;
+
 /// Bytes of an error's body that are looked at, and letters that are shown.
 const MAX_ERROR: usize = 16 << 10;
 const MAX_SAID: usize = 300;
@@ -116,6 +120,9 @@ impl Transport {
                 Err(error) => error,
             };
             failures += 1;
+            if matches!(error, RegistryError::Unreachable { .. }) && failures == FIRST_CONTACTS {
+                return Err(error);
+            }
             self.pause(failures, error, progress).await?;
         }
     }

@@ -64,9 +64,9 @@ pub struct Plan {
 pub fn plan(facts: &Facts, limits: &Limits) -> Plan {
     let mut plan = Plan::default();
     let age = |time: SystemTime| facts.now.duration_since(time).unwrap_or_default();
-    let free = |image: &&Image| !facts.pinned.contains(&image.digest);
+    let free = |image: &Image| !facts.pinned.contains(&image.digest);
     if let Some(unused) = limits.unused {
-        let old = facts.images.iter().filter(free).filter(|image| age(image.used) > unused);
+        let old = facts.images.iter().filter(|image| free(image) && age(image.used) > unused);
         plan.images.extend(old.map(|image| image.digest));
     }
     if let Some(most) = limits.bytes {
@@ -77,7 +77,7 @@ pub fn plan(facts: &Facts, limits: &Limits) -> Plan {
         let mut holders = holders(facts, &kept);
         let mut bytes: u64 = holders.keys().filter_map(|blob| size(facts, blob)).sum();
         while bytes > most {
-            let Some(at) = kept.iter().rposition(|image| free(&image)) else { break };
+            let Some(at) = kept.iter().rposition(|image| free(image)) else { break };
             let image = kept.remove(at);
             for blob in &image.blobs {
                 let left = holders.get_mut(blob);

@@ -26,7 +26,7 @@ pub(crate) enum Claim {
     /// Another process fetches it.
     Busy,
     /// It is ours to fetch.
-    Ours(Ingest),
+    Ours(Box<Ingest>),
 }
 
 /// A blob that this process fetches. The lock lasts as long as this.
@@ -102,7 +102,7 @@ impl Store {
                     inherited: 0,
                 };
                 ingest.inherit()?;
-                return Ok(Claim::Ours(ingest));
+                return Ok(Claim::Ours(Box::new(ingest)));
             }
         }
     }

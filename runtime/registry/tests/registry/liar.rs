@@ -92,7 +92,10 @@ impl Liar {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = shared.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| serve(state.clone(), request));
+                    let service = service_fn(move |request| {
+                        let answer = serve(&state, &request);
+                        async move { Ok::<_, Infallible>(answer) }
+                    });
                     let connection = hyper::server::conn::http1::Builder::new();
                     // A connection that the test cuts ends in an error.
                     drop(connection.serve_connection(TokioIo::new(stream), service).await);
@@ -176,7 +179,7 @@ impl Liar {
     }
 }
 
-async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+fn serve(state: &Mutex<State>, request: &Request<Incoming>) -> Answer {
     let method = request.method().clone();
     let path = request.uri().path_and_query().unwrap().to_string();
     let text = |name| {
@@ -219,10 +222,10 @@ async fn serve(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<A
         headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
         status = StatusCode::PARTIAL_CONTENT;
     }
-    Ok(misbehave(act, bytes, headers, status).await)
+    misbehave(act, bytes, headers, status)
 }
 
-async fn misbehave(
+fn misbehave(
     act: Option<Act>,
     bytes: Bytes,
     mut headers: HeaderMap,

@@ -122,7 +122,7 @@ async fn two_pulls_of_one_image_share_one_download() {
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one.digest, two.digest);
     assert_eq!(liar.seen_of(&weights.to_string()).len(), 1);
-    assert_eq!(one.kept.max(two.kept) >= size, true);
+    assert!(one.kept.max(two.kept) >= size);
     assert_whole(&scratch.store());
 }
 

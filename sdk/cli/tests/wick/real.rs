@@ -163,7 +163,8 @@ fn a_full_disk_is_told_and_what_came_is_used_by_the_next_pull() {
     assert_eq!(error["code"], "disk-full", "{error}");
     assert_eq!(sandbox.json(&["images", "--check"])["faults"], json!([]));
     let pulled = sandbox.json(&["pull", &image, "--plain-http"]);
-    assert!(pulled["kept"].as_u64().unwrap() >= 1 << 20, "{pulled}");
+    // All but the chunk that found no room.
+    assert!(pulled["kept"].as_u64().unwrap() >= 1 << 19, "{pulled}");
 }
 
 #[test]
