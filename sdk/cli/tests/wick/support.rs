@@ -61,6 +61,14 @@ impl Sandbox {
             "WICK_BACKENDS",
             "WICK_ORT_DYLIB",
             "WICK_SDK",
+            "WICK_STORE",
+            "WICK_PLAIN_HTTP",
+            "WICK_MIRRORS",
+            "WICK_REGISTRY_CA",
+            "WICK_REGISTRY_USER",
+            "DOCKER_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
         ] {
             command.env_remove(variable);
         }
