@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, infer, inspect, new, pack, run, shim, token, worker,
+    backend, bench, check, completions, import, infer, inspect, new, pack, run, shim, token, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -50,6 +50,7 @@ pub struct Global {
 pub enum Command {
     Run(Box<run::RunArgs>),
     New(new::NewArgs),
+    Import(import::ImportArgs),
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),

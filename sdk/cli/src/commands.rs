@@ -4,6 +4,7 @@ pub mod backend;
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod import;
 pub mod infer;
 pub mod inspect;
 pub mod new;
@@ -48,6 +49,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::New(args) => new::run(&args, format).map(done),
         Command::Check(args) => check::run(&args, format).map(done),
         Command::Inspect(args) => inspect::run(&args, format).map(done),
+        Command::Import(args) => import::run(&args, format).map(done),
         Command::Pack(args) => pack::run(&args, format).map(done),
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),

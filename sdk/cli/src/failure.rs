@@ -184,13 +184,17 @@ fn exit_of(code: &str) -> Exit {
     match code {
         "bad-input" | "too-large" | "unavailable" | "deadline" | "cancelled" | "guest-failed"
         | "internal" | "backend-failed" => Exit::Refused,
+        "source-refused" => Exit::Refused,
         "not-found" => Exit::NotFound,
+        "bad-source" => Exit::Usage,
         "device-unavailable" | "device-share" | "backend-missing" | "graph-unsupported"
-        | "not-granted" => Exit::Unavailable,
+        | "not-granted" | "unreachable" | "broken-answer" | "import-busy" => Exit::Unavailable,
         "bad-manifest" | "missing-file" | "not-a-package" | "damaged-layout" | "graph-invalid"
         | "component-invalid" | "component-world" | "warmup-failed" | "warmup-request"
-        | "model-twice" => Exit::BadData,
-        "cannot-write" | "output-occupied" => Exit::CannotCreate,
+        | "model-twice" | "other-format" | "unknown-format" | "no-single-model"
+        | "model-invalid" | "leaves-folder" | "source-too-large" | "wrong-digest"
+        | "damaged-artifact" | "not-a-model" | "bad-file" => Exit::BadData,
+        "cannot-write" | "exists" | "output-occupied" => Exit::CannotCreate,
         _ => Exit::Failure,
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod calls;
 mod compile;
 mod examples;
+mod import;
 mod memory;
 mod messages;
 mod new;

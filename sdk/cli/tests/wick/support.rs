@@ -61,6 +61,7 @@ impl Sandbox {
             "WICK_BACKENDS",
             "WICK_ORT_DYLIB",
             "WICK_SDK",
+            "MLFLOW_TRACKING_URI",
         ] {
             command.env_remove(variable);
         }
