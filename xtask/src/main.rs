@@ -22,6 +22,7 @@ mod grpcurl;
 mod guests;
 mod house;
 mod http;
+mod import;
 mod lock;
 mod models;
 mod mqtt;
@@ -60,6 +61,7 @@ usage: cargo xtask COMMAND
   tidy                the house rules
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
+  import [NAME]       `wick import` from real servers: MLflow and S3
   page                the page of a server in a real browser (Debian's chromium)
   cluster up|down|status|env|exec
                       a Kubernetes cluster of one node; `cluster help` says more
@@ -112,6 +114,13 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             setup::run(&house)?;
             bench::build(&house)?;
             let counts = mqtt::run(&house, rest.first().map(String::as_str))?;
+            anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            Ok(())
+        }
+        "import" => {
+            setup::run(&house)?;
+            bench::build(&house)?;
+            let counts = import::run(&house, rest.first().map(String::as_str))?;
             anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
             Ok(())
         }

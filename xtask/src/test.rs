@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, mqtt, page, setup, tidy, traces};
+use crate::{
+    arm64, bench, clients, cluster, counted, e2e, fuzz, import, mqtt, page, setup, tidy, traces,
+};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
     report.check("build", || bench::build(house))?;
     report.step("clients", || clients::run(house))?;
     report.step("traces", || traces::run(house))?;
+    report.step("import", || import::run(house, None))?;
     system(house, report, machine, ci)
 }
 

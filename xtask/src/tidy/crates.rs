@@ -52,6 +52,13 @@ const RULES: &[Rule] = &[
         why: "the protocol: knows no WebAssembly and no backend",
     },
     Rule {
+        name: "wick-import",
+        uses: &["wick-package"],
+        tests: &["wick-testing"],
+        bans: &["axum", "wasmtime", "ort", "tract-onnx", "oci-client", "anyhow"],
+        why: "models from elsewhere into packages: no backend, no registry, no server",
+    },
+    Rule {
         name: "wick-fuzz",
         uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve"],
         tests: &[],
@@ -60,7 +67,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "wick-cli",
-        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-sandbox"],
+        uses: &[
+            "wick-package",
+            "wick-nn",
+            "wick-engine",
+            "wick-serve",
+            "wick-sandbox",
+            "wick-import",
+        ],
         tests: &["wick-testing"],
         bans: &["wasmtime", "ort", "tract-onnx", "containerd-shim"],
         why: "flags in, text out; the work is in the crates below",
