@@ -16,7 +16,7 @@ use wick_package::RelPath;
 
 use crate::client::Connector;
 use crate::error::ImportError;
-use crate::remote::{Remote, shown};
+use crate::remote::{OpenError, Remote, shown, store_error};
 use crate::tree::{MAX_FILES, Opened, RemoteTree, Tree};
 
 /// Tries within `object_store`, for requests that are not downloads. Those try again by
@@ -33,11 +33,9 @@ pub(crate) async fn open(url: &Url, client: &Client) -> Result<Opened, ImportErr
     let (scheme, key) = ObjectStoreScheme::parse(url).map_err(|error| bad(error.to_string()))?;
     let store = store(&scheme, url, client).map_err(|error| bad(error.to_string()))?;
     let place = shown(url);
-    let unreachable = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => ImportError::NotFound { path: shown(url).into() },
-        object_store::Error::Unauthenticated { .. } => refused(url, 401, &error),
-        object_store::Error::PermissionDenied { .. } => refused(url, 403, &error),
-        error => ImportError::Unreachable { place: shown(url), source: Box::new(error) },
+    let failed = |error: object_store::Error| match store_error(shown(url), &error) {
+        OpenError::Never(error) | OpenError::Later { error, .. } => error,
+        OpenError::Changed => ImportError::NotFound { path: shown(url).into() },
     };
     let remote = |key: &Key| Remote::Object {
         store: Arc::clone(&store),
@@ -55,14 +53,14 @@ pub(crate) async fn open(url: &Url, client: &Client) -> Result<Opened, ImportErr
             }
             // A prefix may be written without its slash.
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(unreachable(error)),
+            Err(error) => return Err(failed(error)),
         }
     }
     // Beside a file that was named, nothing else is listed; its weights may be there.
     let has_siblings = !files.is_empty();
     if !has_siblings {
         let mut list = store.list(Some(&key));
-        while let Some(meta) = list.try_next().await.map_err(unreachable)? {
+        while let Some(meta) = list.try_next().await.map_err(failed)? {
             // A key that reads like a way out can't be a model's.
             if let Some(path) = below(&key, &meta.location) {
                 files.insert(path, (remote(&meta.location), Some(meta.size)));
@@ -130,11 +128,6 @@ fn store(
                 .build()?,
         ),
     })
-}
-
-fn refused(url: &Url, status: u16, error: &object_store::Error) -> ImportError {
-    let detail = std::error::Error::source(error).map_or_else(String::new, |e| format!(": {e}"));
-    ImportError::Refused { place: shown(url), status, detail }
 }
 
 /// The bucket's address.

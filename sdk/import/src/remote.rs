@@ -192,24 +192,7 @@ impl Remote {
     }
 
     fn object(&self, error: object_store::Error) -> OpenError {
-        use object_store::Error;
-        let place = self.to_string();
-        match error {
-            Error::NotFound { .. } => {
-                OpenError::Never(ImportError::NotFound { path: place.into() })
-            }
-            Error::Precondition { .. } | Error::NotModified { .. } => OpenError::Changed,
-            Error::Unauthenticated { source, .. } => {
-                refused(place, StatusCode::UNAUTHORIZED, &source.to_string(), None)
-            }
-            Error::PermissionDenied { source, .. } => {
-                refused(place, StatusCode::FORBIDDEN, &source.to_string(), None)
-            }
-            error => {
-                let error = ImportError::Unreachable { place, source: Box::new(error) };
-                OpenError::Later { asked: None, error }
-            }
-        }
+        store_error(self.to_string(), &error)
     }
 }
 
@@ -253,6 +236,42 @@ pub(crate) fn refused(
     }
 }
 
+/// What an error of a store means. Its own messages repeat their sources, so the innermost one is
+/// kept.
+pub(crate) fn store_error(place: String, error: &object_store::Error) -> OpenError {
+    use object_store::Error;
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    let text = inner.to_string();
+    let status = match error {
+        Error::NotFound { .. } => Some(StatusCode::NOT_FOUND),
+        Error::Unauthenticated { .. } => Some(StatusCode::UNAUTHORIZED),
+        Error::PermissionDenied { .. } => Some(StatusCode::FORBIDDEN),
+        Error::Precondition { .. } | Error::NotModified { .. } => return OpenError::Changed,
+        // The status of a list is told only in words.
+        _ => status_in(&text),
+    };
+    match status {
+        Some(StatusCode::NOT_FOUND) => {
+            OpenError::Never(ImportError::NotFound { path: place.into() })
+        }
+        Some(status) => refused(place, status, &text, None),
+        None => {
+            let source = text.chars().take(MAX_DETAIL).collect::<String>().into();
+            let error = ImportError::Unreachable { place, source };
+            OpenError::Later { asked: None, error }
+        }
+    }
+}
+
+/// The status in `… status code: 404 Not Found …`.
+fn status_in(text: &str) -> Option<StatusCode> {
+    let (_, rest) = text.split_once("status code: ")?;
+    StatusCode::from_bytes(rest.as_bytes().get(..3)?).ok()
+}
+
 fn headers(
     authorization: Option<&HeaderValue>,
     range: Option<String>,
@@ -272,4 +291,44 @@ fn headers(
         headers.extend(value.map(|value| (name, value)));
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_in_an_address_is_not_shown() {
+        let url = "https://user:pass@h/a/m.onnx?X-Amz-Signature=abc#frag".parse().unwrap();
+        assert_eq!(shown(&url), "https://h/a/m.onnx");
+    }
+
+    #[test]
+    fn a_status_is_read_from_a_stores_words() {
+        let words = "Server returned non-2xx status code: 404 Not Found: <Error>";
+        assert_eq!(status_in(words), Some(StatusCode::NOT_FOUND));
+        for other in ["", "status code: ", "status code: ab", "dns error"] {
+            assert_eq!(status_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_beside_another_is_on_the_same_host() {
+        let client = crate::client::client(None).unwrap();
+        let url = "http://h/a/b.onnx?x=1".parse().unwrap();
+        let remote = Remote::Http { client, url, authorization: None };
+        for path in ["w.bin", "d/w.bin", "http:/other/w", "?q"] {
+            let sibling = remote.sibling(&path.parse().unwrap()).unwrap();
+            assert!(sibling.to_string().starts_with("http://h/a/"), "{path}: {sibling}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_have_a_status_or_none(text: String) {
+            status_in(&format!("status code: {text}"));
+        }
+    }
 }
