@@ -12,7 +12,7 @@ mod layout;
 mod manifest;
 mod mistakes;
 mod names;
-mod oci;
+pub mod oci;
 mod open_error;
 pub mod pack;
 mod package;
@@ -20,13 +20,14 @@ mod parse;
 mod quantity;
 mod reader;
 mod reason;
+mod reference;
 mod spelling;
 mod tarslice;
 mod tensor;
 
 pub use blob::{Blob, BlobReader};
 pub use digest::{Digest, DigestError};
-pub use layout::{Layer, LayerRole, LayoutError};
+pub use layout::{Layer, LayerRole, Layout, LayoutError, manifest_of_layer};
 pub use manifest::{
     Batch, DeviceKind, FileRole, GraphSpec, Handler, HostPort, Idle, Limits, Manifest, MountWant,
     NamedFile, Variant, Wants, Warmup,
@@ -37,5 +38,6 @@ pub use open_error::{FileError, FileErrors, FileFault, OpenError};
 pub use package::Package;
 pub use parse::{MANIFEST_FILE, parse};
 pub use reason::Reason;
+pub use reference::{ImageRef, ImageRefError, Reference, ReferenceError};
 pub use tarslice::TarError;
 pub use tensor::{Datatype, Dim, MAX_RANK, SpecError, TensorSpec};

@@ -6,7 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, import, infer, inspect, new, pack, run, shim, token, worker,
+    backend, bench, check, completions, copy, images, import, infer, inspect, list, new, pack,
+    pull, push, run, shim, token, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -54,6 +55,13 @@ pub enum Command {
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
+    Push(push::PushArgs),
+    Pull(pull::PullArgs),
+    Copy(copy::CopyArgs),
+    List(list::ListArgs),
+    Images(images::ImagesArgs),
+    Rm(images::RmArgs),
+    Gc(images::GcArgs),
     Infer(infer::InferArgs),
     Bench(bench::BenchArgs),
     Backend(backend::BackendArgs),

@@ -4,11 +4,16 @@ pub mod backend;
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod copy;
+pub mod images;
 pub mod import;
 pub mod infer;
 pub mod inspect;
+pub mod list;
 pub mod new;
 pub mod pack;
+pub mod pull;
+pub mod push;
 pub mod run;
 pub mod shim;
 pub mod token;
@@ -51,6 +56,13 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Inspect(args) => inspect::run(&args, format).map(done),
         Command::Import(args) => import::run(&args, format).map(done),
         Command::Pack(args) => pack::run(&args, format).map(done),
+        Command::Push(args) => push::run(&args, format).map(done),
+        Command::Pull(args) => pull::run(&args, format).map(done),
+        Command::Copy(args) => copy::run(&args, format).map(done),
+        Command::List(args) => list::run(&args, format).map(done),
+        Command::Images(args) => images::list(&args, format).map(done),
+        Command::Rm(args) => images::remove(&args, format).map(done),
+        Command::Gc(args) => images::collect(&args, format).map(done),
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 use wick_package::{OpenError, Reason};
+use wick_registry::StoreError;
 use wick_serve::RepositoryError;
 
 use crate::exit::Exit;
@@ -70,6 +71,14 @@ impl Failure {
                 let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
                 Self::of(error).detail("mistakes", mistakes)
             }
+            _ => Self::of(error),
+        }
+    }
+
+    /// An image of the store that can't be used.
+    pub fn stored(error: &StoreError) -> Self {
+        match error {
+            StoreError::Open(error) => Self::open(error),
             _ => Self::of(error),
         }
     }
@@ -183,18 +192,32 @@ impl From<anyhow::Error> for Failure {
 fn exit_of(code: &str) -> Exit {
     match code {
         "bad-input" | "too-large" | "unavailable" | "deadline" | "cancelled" | "guest-failed"
-        | "internal" | "backend-failed" => Exit::Refused,
-        "source-refused" => Exit::Refused,
-        "not-found" => Exit::NotFound,
-        "bad-source" => Exit::Usage,
-        "device-unavailable" | "device-share" | "backend-missing" | "graph-unsupported"
-        | "not-granted" | "unreachable" | "broken-answer" | "import-busy" => Exit::Unavailable,
+        | "internal" | "backend-failed" | "unauthorized" | "forbidden" | "source-refused" => {
+            Exit::Refused
+        }
+        "not-found" | "image-not-found" => Exit::NotFound,
+        "registry-unreachable"
+        | "registry-busy"
+        | "registry-failed"
+        | "damaged-transfer"
+        | "device-unavailable"
+        | "device-share"
+        | "backend-missing"
+        | "graph-unsupported"
+        | "not-granted"
+        | "unreachable"
+        | "broken-answer"
+        | "import-busy" => Exit::Unavailable,
         "bad-manifest" | "missing-file" | "not-a-package" | "damaged-layout" | "graph-invalid"
         | "component-invalid" | "component-world" | "warmup-failed" | "warmup-request"
-        | "model-twice" | "other-format" | "unknown-format" | "no-single-model"
+        | "model-twice" | "no-platform" | "unsuitable-image" | "incomplete-image"
+        | "damaged-store" | "other-format" | "unknown-format" | "no-single-model"
         | "model-invalid" | "leaves-folder" | "source-too-large" | "wrong-digest"
         | "damaged-artifact" | "not-a-model" | "bad-file" => Exit::BadData,
-        "cannot-write" | "exists" | "output-occupied" => Exit::CannotCreate,
+        "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
+        "cannot-write" | "exists" | "output-occupied" | "disk-full" | "store-unusable" => {
+            Exit::CannotCreate
+        }
         _ => Exit::Failure,
     }
 }
@@ -213,6 +236,15 @@ fn help_of(code: &str) -> Option<&'static str> {
              and build for wasm32-wasip2"
         }
         "component-invalid" => "build the handler again for wasm32-wasip2",
+        "unauthorized" => {
+            "log in with `docker login` or `podman login`, whose files are read, or give \
+             --registry-user and WICK_REGISTRY_PASSWORD"
+        }
+        "registry-unreachable" => {
+            "a registry that speaks plain HTTP is named with --plain-http-for or WICK_PLAIN_HTTP; \
+             one with an authority of its own with --registry-ca"
+        }
+        "damaged-store" => "`wick images --check` says what is damaged",
         "not-granted" => "grant it with --grant-network, --grant-env or --grant-mount",
         "guest-failed" => "its own output is in the log: try again with --log-level debug",
         _ => return None,

@@ -22,6 +22,7 @@ mod input;
 mod logging;
 mod output;
 mod quantity;
+mod registries;
 mod show;
 mod target;
 mod templates;

@@ -136,10 +136,7 @@ impl Format {
             }
             Self::XgBoost => "convert it with `onnxmltools.convert_xgboost(model, ...)`",
             Self::LightGbm => "convert it with `onnxmltools.convert_lightgbm(model, ...)`",
-            Self::CatBoost => {
-                "export it where you trained it: `model.save_model(\"model.onnx\", \
-                 format=\"onnx\")`"
-            }
+            Self::CatBoost => "export it with `model.save_model(\"model.onnx\", format=\"onnx\")`",
             Self::CoreMl | Self::CoreMlPackage => {
                 "convert it with `onnxmltools.convert_coreml` (neural networks of Core ML 1 to 3 \
                  only), or export the original model to ONNX"

@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use serde_json::json;
 use wick_import::{ImportError, Imported, MlflowSettings, Settings, Source};
 use wick_package::{Digest, PackageName, TensorSpec};
+use wick_registry::Lease;
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::quantity;
+use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
 
 /// Make a package from a model that is elsewhere
 ///
 /// SOURCE is an ONNX file or a folder with one; a snapshot in Hugging Face's cache; an OCI layout
 /// with a ModelPack or KitOps artifact; models:/NAME/VERSION or models:/NAME@ALIAS of an MLflow
-/// registry; s3://, gs://, az:// or abfss://; or http(s)://. Inputs and outputs are read from the
+/// registry; oci:// and an artifact's name in an OCI registry; s3://, gs://, az:// or abfss://; or
+/// http(s)://. Inputs and outputs are read from the
 /// model. What is not ONNX is refused with the tool that converts it.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
@@ -58,10 +61,21 @@ pub struct ImportArgs {
     /// Say what would be made; nothing is fetched but lists and first bytes
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub fn run(args: &ImportArgs, format: Format) -> Outcome {
     let source = Source::parse(&args.source).map_err(|error| failure(&error))?;
+    // Garbage collection stays away from an artifact until its files are in the package.
+    let (source, _lease) = match source {
+        Source::Oci(name) => {
+            pull(args, &name, format).map(|(source, lease)| (source, Some(lease)))?
+        }
+        here => (here, None),
+    };
     let settings = settings(args);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(anyhow::Error::new)?;
@@ -84,6 +98,27 @@ pub fn run(args: &ImportArgs, format: Format) -> Outcome {
     let imported = imported.map_err(|error| failure(&error))?;
     report(&imported, format);
     Ok(())
+}
+
+/// Have an artifact of a registry in the store.
+fn pull(args: &ImportArgs, name: &str, format: Format) -> Outcome<(Source, Lease)> {
+    if args.dry_run {
+        return Err(Failure::usage("a dry run pulls nothing, and so can't tell what is in it")
+            .help("look at it with `wick inspect`, or import it without --dry-run"));
+    }
+    let reference = registries::reference(name)?;
+    let (registry, store) = (args.registries.registry()?, args.store.store()?);
+    let bar = Bar::new(format, &reference);
+    let pulled = registries::block_on(async {
+        let pulled = registry.pull(&reference, &store, bar.clone()).await;
+        pulled.map_err(|error| Failure::of(&error))
+    });
+    bar.done();
+    let image = pulled?.image;
+    let lease = store.lease().and_then(|lease| lease.protect_image(&image).map(|()| lease));
+    let lease = lease.map_err(|error| Failure::stored(&error))?;
+    let (root, origin) = (store.root().to_owned(), format!("oci://{name}"));
+    Ok((Source::Layout { root, digest: image.digest, origin }, lease))
 }
 
 fn settings(args: &ImportArgs) -> Settings {

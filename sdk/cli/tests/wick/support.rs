@@ -62,6 +62,14 @@ impl Sandbox {
             "WICK_ORT_DYLIB",
             "WICK_SDK",
             "MLFLOW_TRACKING_URI",
+            "WICK_STORE",
+            "WICK_PLAIN_HTTP",
+            "WICK_MIRRORS",
+            "WICK_REGISTRY_CA",
+            "WICK_REGISTRY_USER",
+            "DOCKER_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
         ] {
             command.env_remove(variable);
         }
