@@ -128,6 +128,37 @@ class S3(Process):
         return KEYS | {"AWS_ENDPOINT_URL": url or self.url, "AWS_ALLOW_HTTP": "true"}
 
 
+class Gcs(Process):
+    """A server that speaks Google Cloud Storage, with everything in memory."""
+
+    def __init__(self, scratch: Path, executable: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [
+            executable, "-scheme", "http", "-host", "127.0.0.1", "-port", port,
+            "-public-host", f"127.0.0.1:{port}", "-backend", "memory",
+        ]
+        super().__init__("fake-gcs-server", scratch / "gcs.log", command)
+        account = scratch / "gcs.json"
+        names = ("client_email", "private_key", "private_key_id")
+        account.write_text(json.dumps(
+            dict.fromkeys(names, "") | {"gcs_base_url": self.url, "disable_oauth": True}
+        ))
+        self.env = {"GOOGLE_SERVICE_ACCOUNT": str(account)}
+
+    def start(self) -> None:
+        self.wait_ready(f"{self.url}/storage/v1/b")
+        made = urllib.request.Request(
+            f"{self.url}/storage/v1/b", json.dumps({"name": BUCKET}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(made, timeout=PATIENCE).close()
+
+    def put(self, key: str, body: bytes) -> None:
+        path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={key}"
+        assert fetch(self.url + path, body)[0] == 200
+
+
 class Cutter:
     """A proxy that breaks off its answers after some bytes, as often as it is told."""
 
@@ -178,7 +209,7 @@ class Wick:
         self.wick, self.onnxruntime, self.scratch = wick, onnxruntime, scratch
 
     def run(self, *args, env: dict | None = None) -> subprocess.CompletedProcess:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLFLOW_"))}
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AZURE_", "GOOGLE_", "MLFLOW_"))}
         home = {"HOME": str(self.scratch / "home"), "NO_COLOR": "1"}
         words = [str(self.wick), *map(str, args)]
         return subprocess.run(

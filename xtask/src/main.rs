@@ -18,6 +18,7 @@ mod demo;
 mod e2e;
 mod examples;
 mod fuzz;
+mod go;
 mod grpcurl;
 mod guests;
 mod house;
@@ -62,7 +63,7 @@ usage: cargo xtask COMMAND
   tidy                the house rules
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
-  import [NAME]       `wick import` from real servers: MLflow and S3
+  import [NAME]       `wick import` from real servers: MLflow, S3, GCS
   registry [NAME]     push to and pull from a real registry (Debian's docker-registry)
   page                the page of a server in a real browser (Debian's chromium)
   cluster up|down|status|env|exec

@@ -66,6 +66,41 @@ fn weights_in_other_files_are_put_into_the_model() {
     assert_eq!(model(&again), bytes);
 }
 
+/// A protobuf field with bytes.
+fn field(number: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    let mut len = body.len();
+    while len >= 0x80 {
+        bytes.push((len as u8 & 0x7f) | 0x80);
+        len >>= 7;
+    }
+    bytes.push(len as u8);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+#[test]
+fn weights_that_no_onnx_file_can_hold_stay_beside_the_model() {
+    let mut bench = Bench::new();
+    // 600,000,000 numbers of four bytes, in a file without blocks.
+    let entry = [field(1, b"location"), field(2, b"w/huge.bin")].concat();
+    let tensor =
+        [&b"\x08\x80\x8c\x8d\x9e\x02\x10\x01\x70\x01"[..], &field(8, b"huge"), &field(13, &entry)];
+    let mut model = onnx::sum(&[2]);
+    // A graph that is there twice is joined by every reader.
+    model.extend(field(7, &field(5, &tensor.concat())));
+    let source = bench.write("net/net.onnx", &model);
+    let huge = bench.write("net/w/huge.bin", "");
+    fs::File::options().write(true).open(&huge).unwrap().set_len(2_400_000_000).unwrap();
+    bench.settings.max_size = 4 << 30;
+    bench.settings.hard_link = true;
+    let (imported, package) = bench.import(&source);
+    assert_eq!(model, crate::support::model(&package));
+    let kept = fs::metadata(imported.path.join("w/huge.bin")).unwrap();
+    assert_eq!(kept.ino(), fs::metadata(&huge).unwrap().ino());
+    assert!(imported.notes.iter().any(|note| note.contains("2 GiB")), "{:?}", imported.notes);
+}
+
 #[test]
 fn weights_that_are_missing_or_short_are_named() {
     let mut bench = Bench::new();
