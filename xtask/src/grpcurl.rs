@@ -1,17 +1,19 @@
 //! grpcurl, as people use it: it knows nothing of the protocol but what the server's
 //! reflection tells. Built by Go into the caches.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
+use crate::go::{self, Program};
 use crate::house::House;
 use crate::report::Counts;
-use crate::tools;
 
-const MODULE: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl";
-const VERSION: &str = "v1.9.3";
+const GRPCURL: Program = Program {
+    name: "grpcurl",
+    package: "github.com/fullstorydev/grpcurl/cmd/grpcurl",
+    version: "v1.9.3",
+};
 
 /// Arguments after the address, the request, and words of the answer.
 const CHECKS: [(&[&str], Option<&str>, &[&str]); 5] = [
@@ -35,11 +37,10 @@ const PYTHON: &str = r#"{
 /// Call a server that serves examples/filetype. Where there is no Go, the checks are counted
 /// as left out.
 pub fn run(house: &House, addr: &str) -> anyhow::Result<Counts> {
-    let Some(go) = tools::find_on_path("go") else {
+    let Some(grpcurl) = go::installed(house, &GRPCURL)? else {
         eprintln!("clients: there is no `go` to build grpcurl with: its checks are left out");
         return Ok(Counts { ignored: CHECKS.len() as u64, ..Counts::default() });
     };
-    let grpcurl = installed(house, go)?;
     let mut counts = Counts::default();
     for (call, request, words) in CHECKS {
         let mut command = Command::new(&grpcurl);
@@ -61,19 +62,4 @@ pub fn run(house: &House, addr: &str) -> anyhow::Result<Counts> {
         }
     }
     Ok(counts)
-}
-
-fn installed(house: &House, go: PathBuf) -> anyhow::Result<PathBuf> {
-    let folder = house.cache.join(format!("grpcurl-{VERSION}"));
-    let grpcurl = folder.join("grpcurl");
-    if !grpcurl.is_file() {
-        eprintln!("clients: {MODULE}@{VERSION} into {}", folder.display());
-        let mut install = Command::new(go);
-        install.args(["install", &format!("{MODULE}@{VERSION}")]).env("GOBIN", &folder);
-        tools::output(&mut install).context("build grpcurl")?;
-        if !grpcurl.is_file() {
-            bail!("go built no grpcurl into {}", folder.display());
-        }
-    }
-    Ok(grpcurl)
 }

@@ -18,10 +18,12 @@ mod demo;
 mod e2e;
 mod examples;
 mod fuzz;
+mod go;
 mod grpcurl;
 mod guests;
 mod house;
 mod http;
+mod import;
 mod lock;
 mod models;
 mod mqtt;
@@ -61,6 +63,7 @@ usage: cargo xtask COMMAND
   tidy                the house rules
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
+  import [NAME]       `wick import` from real servers: MLflow, S3, GCS
   registry [NAME]     push to and pull from a real registry (Debian's docker-registry)
   page                the page of a server in a real browser (Debian's chromium)
   cluster up|down|status|env|exec
@@ -114,6 +117,13 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             setup::run(&house)?;
             bench::build(&house)?;
             let counts = mqtt::run(&house, rest.first().map(String::as_str))?;
+            anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            Ok(())
+        }
+        "import" => {
+            setup::run(&house)?;
+            bench::build(&house)?;
+            let counts = import::run(&house, rest.first().map(String::as_str))?;
             anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
             Ok(())
         }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, mqtt, page, registry};
+use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, import, mqtt, page, registry};
 use crate::{setup, tidy, traces};
 
 /// What to test.
@@ -82,6 +82,7 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
     report.check("build", || bench::build(house))?;
     report.step("clients", || clients::run(house))?;
     report.step("traces", || traces::run(house))?;
+    report.step("import", || import::run(house, None))?;
     system(house, report, machine, ci)
 }
 

@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, copy, images, infer, inspect, list, new, pack, pull, push,
-    run, shim, token, worker,
+    backend, bench, check, completions, copy, images, import, infer, inspect, list, new, pack,
+    pull, push, run, shim, token, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -51,6 +51,7 @@ pub struct Global {
 pub enum Command {
     Run(Box<run::RunArgs>),
     New(new::NewArgs),
+    Import(import::ImportArgs),
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),

@@ -6,6 +6,7 @@ pub mod check;
 pub mod completions;
 pub mod copy;
 pub mod images;
+pub mod import;
 pub mod infer;
 pub mod inspect;
 pub mod list;
@@ -53,6 +54,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::New(args) => new::run(&args, format).map(done),
         Command::Check(args) => check::run(&args, format).map(done),
         Command::Inspect(args) => inspect::run(&args, format).map(done),
+        Command::Import(args) => import::run(&args, format).map(done),
         Command::Pack(args) => pack::run(&args, format).map(done),
         Command::Push(args) => push::run(&args, format).map(done),
         Command::Pull(args) => pull::run(&args, format).map(done),

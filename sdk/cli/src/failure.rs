@@ -192,7 +192,9 @@ impl From<anyhow::Error> for Failure {
 fn exit_of(code: &str) -> Exit {
     match code {
         "bad-input" | "too-large" | "unavailable" | "deadline" | "cancelled" | "guest-failed"
-        | "internal" | "backend-failed" | "unauthorized" | "forbidden" => Exit::Refused,
+        | "internal" | "backend-failed" | "unauthorized" | "forbidden" | "source-refused" => {
+            Exit::Refused
+        }
         "not-found" | "image-not-found" => Exit::NotFound,
         "registry-unreachable"
         | "registry-busy"
@@ -202,13 +204,20 @@ fn exit_of(code: &str) -> Exit {
         | "device-share"
         | "backend-missing"
         | "graph-unsupported"
-        | "not-granted" => Exit::Unavailable,
+        | "not-granted"
+        | "unreachable"
+        | "broken-answer"
+        | "import-busy" => Exit::Unavailable,
         "bad-manifest" | "missing-file" | "not-a-package" | "damaged-layout" | "graph-invalid"
         | "component-invalid" | "component-world" | "warmup-failed" | "warmup-request"
         | "model-twice" | "no-platform" | "unsuitable-image" | "incomplete-image"
-        | "damaged-store" => Exit::BadData,
-        "bad-settings" | "ambiguous-digest" => Exit::Usage,
-        "cannot-write" | "output-occupied" | "disk-full" | "store-unusable" => Exit::CannotCreate,
+        | "damaged-store" | "other-format" | "unknown-format" | "no-single-model"
+        | "model-invalid" | "leaves-folder" | "source-too-large" | "wrong-digest"
+        | "damaged-artifact" | "not-a-model" | "bad-file" => Exit::BadData,
+        "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
+        "cannot-write" | "exists" | "output-occupied" | "disk-full" | "store-unusable" => {
+            Exit::CannotCreate
+        }
         _ => Exit::Failure,
     }
 }

@@ -59,6 +59,13 @@ const RULES: &[Rule] = &[
         why: "the protocol: knows no WebAssembly and no backend",
     },
     Rule {
+        name: "wick-import",
+        uses: &["wick-package"],
+        tests: &["wick-testing"],
+        bans: &["axum", "wasmtime", "ort", "tract-onnx", "oci-client", "anyhow"],
+        why: "models from elsewhere into packages: no backend, no registry, no server",
+    },
+    Rule {
         name: "wick-fuzz",
         uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve"],
         tests: &[],
@@ -74,6 +81,7 @@ const RULES: &[Rule] = &[
             "wick-engine",
             "wick-serve",
             "wick-sandbox",
+            "wick-import",
         ],
         tests: &["wick-testing"],
         bans: &["wasmtime", "ort", "tract-onnx", "containerd-shim"],

@@ -6,6 +6,8 @@ mod calls;
 mod compile;
 mod examples;
 mod images;
+mod import;
+mod import_real;
 mod memory;
 mod messages;
 mod new;

@@ -20,8 +20,8 @@ const HTPASSWD: &str = "ann:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcY
 const DOCKER_AUTH: &str = "YW5uOnNlY3JldA==";
 
 /// A running registry.
-struct Real {
-    addr: SocketAddr,
+pub struct Real {
+    pub addr: SocketAddr,
     child: Child,
 }
 
@@ -29,7 +29,7 @@ struct Real {
 
 impl Real {
     /// Start it with its data in the sandbox.
-    fn start(sandbox: &Sandbox, auth: bool) -> Self {
+    pub fn start(sandbox: &Sandbox, auth: bool) -> Self {
         let executable = std::env::var_os("WICK_TEST_REGISTRY");
         let executable = executable.expect("run these by `cargo xtask registry`");
         let dir = sandbox.path("registry");
@@ -59,7 +59,7 @@ impl Real {
         Self { addr, child }
     }
 
-    fn image(&self, name: &str) -> String {
+    pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.addr)
     }
 }

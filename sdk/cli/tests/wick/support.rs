@@ -61,6 +61,7 @@ impl Sandbox {
             "WICK_BACKENDS",
             "WICK_ORT_DYLIB",
             "WICK_SDK",
+            "MLFLOW_TRACKING_URI",
             "WICK_STORE",
             "WICK_PLAIN_HTTP",
             "WICK_MIRRORS",

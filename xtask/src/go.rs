@@ -1,0 +1,34 @@
+//! Programs written in Go, built by Go into the caches, pinned by version.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::house::House;
+use crate::tools;
+
+/// A program of a Go module.
+pub struct Program {
+    pub name: &'static str,
+    pub package: &'static str,
+    pub version: &'static str,
+}
+
+/// The program's executable; none where there is no Go.
+pub fn installed(house: &House, program: &Program) -> anyhow::Result<Option<PathBuf>> {
+    let Program { name, package, version } = program;
+    let Some(go) = tools::find_on_path("go") else { return Ok(None) };
+    let folder = house.cache.join(format!("{name}-{version}"));
+    let executable = folder.join(name);
+    if !executable.is_file() {
+        eprintln!("setup: {package}@{version} into {}", folder.display());
+        let mut install = Command::new(go);
+        install.args(["install", &format!("{package}@{version}")]).env("GOBIN", &folder);
+        tools::output(&mut install).with_context(|| format!("build {name}"))?;
+        if !executable.is_file() {
+            bail!("go built no {name} into {}", folder.display());
+        }
+    }
+    Ok(Some(executable))
+}
