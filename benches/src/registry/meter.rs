@@ -1,9 +1,10 @@
-//! Stands between a client and the registry and counts the bytes that come back. Knows no HTTP.
+//! Stands between a client and the registry, counts the bytes that come back, and cuts the line when it
+//! is told to. Knows no HTTP.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 /// Bytes copied at once.
@@ -12,7 +13,14 @@ const CHUNK: usize = 64 << 10;
 /// Counts until it is dropped; its threads end with their connections.
 pub struct Meter {
     pub addr: SocketAddr,
-    back: Arc<AtomicU64>,
+    line: Arc<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    back: AtomicU64,
+    /// No byte passes.
+    cut: AtomicBool,
 }
 
 // === impl Meter ===
@@ -21,38 +29,48 @@ impl Meter {
     pub fn start(to: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let addr = listener.local_addr()?;
-        let back = Arc::new(AtomicU64::new(0));
-        let count = back.clone();
+        let line: Arc<Line> = Arc::default();
+        let shared = line.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let count = count.clone();
-                thread::spawn(move || drop(relay(client, to, &count)));
+                let line = shared.clone();
+                thread::spawn(move || drop(relay(client, to, &line)));
             }
         });
-        Ok(Self { addr, back })
+        Ok(Self { addr, line })
     }
 
     /// Bytes that came back so far.
     pub fn bytes(&self) -> u64 {
-        self.back.load(Ordering::Relaxed)
+        self.line.back.load(Ordering::Relaxed)
+    }
+
+    /// End all connections and every new one, or let them pass again.
+    pub fn cut(&self, cut: bool) {
+        self.line.cut.store(cut, Ordering::Relaxed);
     }
 }
 
-fn relay(client: TcpStream, to: SocketAddr, count: &Arc<AtomicU64>) -> io::Result<()> {
+fn relay(client: TcpStream, to: SocketAddr, line: &Arc<Line>) -> io::Result<()> {
+    if line.cut.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let server = TcpStream::connect(to)?;
     let (from, onto) = (client.try_clone()?, server.try_clone()?);
-    thread::spawn(move || drop(copy(from, onto, &AtomicU64::new(0))));
-    copy(server, client, count)
+    // What goes there is not counted.
+    thread::spawn(move || drop(copy(from, onto, &Line::default())));
+    copy(server, client, line)
 }
 
-fn copy(mut from: TcpStream, mut onto: TcpStream, count: &AtomicU64) -> io::Result<()> {
+fn copy(mut from: TcpStream, mut onto: TcpStream, line: &Line) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = from.read(&mut buffer).unwrap_or(0);
-        if read == 0 || onto.write_all(&buffer[..read]).is_err() {
+        let cut = line.cut.load(Ordering::Relaxed);
+        if read == 0 || cut || onto.write_all(&buffer[..read]).is_err() {
             drop(from.shutdown(Shutdown::Both));
             return onto.shutdown(Shutdown::Both);
         }
-        count.fetch_add(read as u64, Ordering::Relaxed);
+        line.back.fetch_add(read as u64, Ordering::Relaxed);
     }
 }

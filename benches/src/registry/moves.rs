@@ -10,8 +10,11 @@ use super::part::{self, Part};
 use crate::bar;
 use crate::setup::Setup;
 
-/// Weights of the image that is cut: long enough that a kill in the middle is one.
+/// Weights of the image that is cut: long enough that a cut in the middle is one.
 const CUT: u64 = 200_000_000;
+
+/// How long the line is cut before the pull is given up.
+const CUT_LASTS: Duration = Duration::from_secs(1);
 
 /// Weights of the image whose code changes.
 const SAME: u64 = 50_000_000;
@@ -19,7 +22,7 @@ const SAME: u64 = 50_000_000;
 /// Longest time for half a pull.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Kill a pull when half has moved, and see what the next one moves.
+/// Cut the line when half has moved, give the pull up, and see what the next one moves.
 pub fn resume(setup: &Setup, part: &Part) -> anyhow::Result<()> {
     part.push(setup, "cut:1", "code", &[CUT])?;
     let meter = Meter::start(part.addr)?;
@@ -34,11 +37,13 @@ pub fn resume(setup: &Setup, part: &Part) -> anyhow::Result<()> {
         ensure!(begun.elapsed() < PATIENCE, "the pull does not come to its half");
         std::thread::yield_now();
     }
+    meter.cut(true);
+    // It tries again for a while, in vain.
+    std::thread::sleep(CUT_LASTS);
     child.kill()?;
     child.wait()?;
-    // What is still in the meter's buffers was sent for nothing, and counts for the first.
-    std::thread::sleep(Duration::from_millis(200));
     let first = meter.bytes();
+    meter.cut(false);
     part::wick(setup, &pull)?;
     let second = meter.bytes() - first;
     let check = part::wick(setup, &["images", "--check", "--store", store])?;
