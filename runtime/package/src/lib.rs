@@ -8,6 +8,7 @@
 mod blob;
 mod digest;
 mod directory;
+mod image_name;
 mod layout;
 mod manifest;
 mod mistakes;
@@ -20,13 +21,15 @@ mod parse;
 mod quantity;
 mod reader;
 mod reason;
+pub mod signature;
 mod spelling;
 mod tarslice;
 mod tensor;
 
 pub use blob::{Blob, BlobReader};
 pub use digest::{Digest, DigestError};
-pub use layout::{Layer, LayerRole, LayoutError};
+pub use image_name::ImageName;
+pub use layout::{ImageDocuments, Layer, LayerRole, LayoutError};
 pub use manifest::{
     Batch, DeviceKind, FileRole, GraphSpec, Handler, HostPort, Idle, Limits, Manifest, MountWant,
     NamedFile, Variant, Wants, Warmup,

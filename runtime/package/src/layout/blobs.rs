@@ -85,13 +85,27 @@ impl Blobs {
         descriptor: &Descriptor,
         what: &'static str,
     ) -> Result<T, LayoutError> {
+        json(&self.bytes(descriptor, what)?, what)
+    }
+
+    /// The bytes of a document, whose digest is checked.
+    pub(super) fn bytes(
+        &self,
+        descriptor: &Descriptor,
+        what: &'static str,
+    ) -> Result<Vec<u8>, LayoutError> {
         let bytes = read(&self.find(descriptor, what)?, what)?;
         let got = Digest::of(&bytes);
         if got != descriptor.digest {
             let (what, want) = (format!("its {what}"), descriptor.digest);
             return Err(LayoutError::Digest { what, want, got });
         }
-        json(&bytes, what)
+        Ok(bytes)
+    }
+
+    /// Whether a blob is there at all.
+    pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, LayoutError> {
+        Ok(self.named(&oci::blob_name(descriptor.digest), "blob")?.is_some())
     }
 
     /// Find a blob and check its size. The content is not read.

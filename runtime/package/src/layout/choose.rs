@@ -19,8 +19,7 @@ pub(super) struct Chosen {
 /// Go from `index.json` to the manifest for this machine's architecture, or to any if
 /// there is none: all have the same layers.
 pub(super) fn image(blobs: &Blobs) -> Result<Chosen, LayoutError> {
-    let top: oci::Index = blobs.index()?;
-    let mut next = best(&top, host_architecture())?;
+    let mut next = top(blobs)?;
     let digest = next.digest;
     for _ in 0..MAX_DEPTH {
         match next.media_type.as_str() {
@@ -32,6 +31,11 @@ pub(super) fn image(blobs: &Blobs) -> Result<Chosen, LayoutError> {
         }
     }
     Err(LayoutError::TooDeep(MAX_DEPTH))
+}
+
+/// What `index.json` points to: the image index, or the manifest.
+pub(super) fn top(blobs: &Blobs) -> Result<Descriptor, LayoutError> {
+    best(&blobs.index()?, host_architecture())
 }
 
 /// The only image of an index, or the one for the architecture.

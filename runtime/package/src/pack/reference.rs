@@ -47,9 +47,21 @@ impl ImageRef {
         self
     }
 
+    /// Registry and path, without the tag.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The tag alone.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
+    }
+}
+
+impl ImageRefError {
+    /// Of what was written, cut where a name would be too long.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.chars().take(MAX_NAME_LEN).collect())
     }
 }
 
@@ -73,7 +85,7 @@ impl FromStr for ImageRef {
             None => format!("{DEFAULT_DOMAIN}/{DEFAULT_FOLDER}/{path}"),
         };
         if !good || name.len() > MAX_NAME_LEN {
-            return Err(ImageRefError(text.chars().take(MAX_NAME_LEN).collect()));
+            return Err(ImageRefError::of(text));
         }
         Ok(Self { name, tag: tag.map(str::to_owned) })
     }
