@@ -6,7 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, infer, inspect, new, pack, run, shim, token, worker,
+    backend, bench, check, completions, infer, inspect, key, new, pack, run, shim, sign, token,
+    verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -53,6 +54,9 @@ pub enum Command {
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
+    Key(key::KeyArgs),
+    Sign(sign::SignArgs),
+    Verify(verify::VerifyArgs),
     Infer(infer::InferArgs),
     Bench(bench::BenchArgs),
     Backend(backend::BackendArgs),

@@ -6,11 +6,14 @@ pub mod check;
 pub mod completions;
 pub mod infer;
 pub mod inspect;
+pub mod key;
 pub mod new;
 pub mod pack;
 pub mod run;
 pub mod shim;
+pub mod sign;
 pub mod token;
+pub mod verify;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -49,6 +52,9 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Check(args) => check::run(&args, format).map(done),
         Command::Inspect(args) => inspect::run(&args, format).map(done),
         Command::Pack(args) => pack::run(&args, format).map(done),
+        Command::Key(args) => key::run(&args, format).map(done),
+        Command::Sign(args) => sign::run(&args, format).map(done),
+        Command::Verify(args) => verify::run(&args, format).map(done),
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use wick_package::{OpenError, Reason};
@@ -81,6 +82,13 @@ impl Failure {
             RepositoryError::Load { source, .. } => Self::of(source),
             _ => Self::of(error),
         }
+    }
+
+    /// Say which file it is about, where the error does not know.
+    #[must_use]
+    pub fn about(mut self, path: &Path) -> Self {
+        self.message = format!("{}: {}", path.display(), self.message).into();
+        self
     }
 
     /// What to do about it.
@@ -189,8 +197,13 @@ fn exit_of(code: &str) -> Exit {
         | "not-granted" => Exit::Unavailable,
         "bad-manifest" | "missing-file" | "not-a-package" | "damaged-layout" | "graph-invalid"
         | "component-invalid" | "component-world" | "warmup-failed" | "warmup-request"
-        | "model-twice" => Exit::BadData,
+        | "model-twice" | "bad-key" | "bad-signature" | "not-packed" => Exit::BadData,
         "cannot-write" | "output-occupied" => Exit::CannotCreate,
+        "unsigned"
+        | "signature-by-another"
+        | "signature-for-another"
+        | "policy-denies"
+        | "digest-mismatch" => Exit::Denied,
         _ => Exit::Failure,
     }
 }
@@ -210,6 +223,9 @@ fn help_of(code: &str) -> Option<&'static str> {
         }
         "component-invalid" => "build the handler again for wasm32-wasip2",
         "not-granted" => "grant it with --grant-network, --grant-env or --grant-mount",
+        "unsigned" => "sign it with `wick sign`, or name its envelope with --envelope",
+        "not-packed" => "`wick pack` writes an image; sign and run that",
+        "passphrase" => "give it with WICK_KEY_PASSPHRASE or --passphrase-file",
         "guest-failed" => "its own output is in the log: try again with --log-level debug",
         _ => return None,
     })

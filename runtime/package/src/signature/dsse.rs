@@ -27,15 +27,7 @@ const LENIENT: GeneralPurposeConfig =
 pub struct Dsse {
     pub(super) payload_type: String,
     pub(super) payload: Vec<u8>,
-    pub(super) signatures: Vec<DsseSignature>,
-}
-
-/// One signature of an envelope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DsseSignature {
-    /// A hint, and nothing that is signed.
-    pub key_id: Option<String>,
-    pub bytes: Vec<u8>,
+    pub(super) signatures: Vec<Vec<u8>>,
 }
 
 /// As JSON.
@@ -49,8 +41,8 @@ pub(super) struct Text {
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct SignatureText {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    keyid: Option<String>,
+    // The `keyid` beside it is a hint, and nothing that is signed. cosign passes over a signature
+    // with one that it did not make itself, so none is written.
     sig: String,
 }
 
@@ -78,9 +70,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 
 impl Dsse {
     pub(super) fn sign(payload_type: &str, payload: Vec<u8>, key: &PrivateKey) -> Self {
-        let bytes = key.sign(&pae(payload_type, &payload)).to_vec();
-        let key_id = Some(key.public().id().to_string());
-        let signatures = vec![DsseSignature { key_id, bytes }];
+        let signatures = vec![key.sign(&pae(payload_type, &payload)).to_vec()];
         Self { payload_type: payload_type.to_owned(), payload, signatures }
     }
 
@@ -99,11 +89,11 @@ impl Dsse {
                 most: MAX_SIGNATURES,
             });
         }
-        let one = |SignatureText { keyid, sig }: SignatureText| {
+        let one = |SignatureText { sig }: SignatureText| {
             if sig.len() > MAX_SIGNATURE_TEXT {
                 return Err(long("a signature", MAX_SIGNATURE_TEXT));
             }
-            Ok(DsseSignature { key_id: keyid, bytes: decode(&sig, "a signature")? })
+            decode(&sig, "a signature")
         };
         let signatures = text.signatures.into_iter().map(one).collect::<Result<_, _>>()?;
         let payload = decode(&text.payload, "the payload of a signature")?;
@@ -111,22 +101,21 @@ impl Dsse {
     }
 
     pub(super) fn to_text(&self) -> Text {
-        let one = |signature: &DsseSignature| SignatureText {
-            keyid: signature.key_id.clone(),
-            sig: encode(&signature.bytes),
-        };
         Text {
             payload: encode(&self.payload),
             payload_type: self.payload_type.clone(),
-            signatures: self.signatures.iter().map(one).collect(),
+            signatures: self
+                .signatures
+                .iter()
+                .map(|bytes| SignatureText { sig: encode(bytes) })
+                .collect(),
         }
     }
 
-    /// Whether one of the signatures is by this key. The hints are not asked: a wrong one would
-    /// hide a good signature.
+    /// Whether one of the signatures is by this key.
     pub(super) fn is_by(&self, key: &PublicKey) -> bool {
         let message = pae(&self.payload_type, &self.payload);
-        self.signatures.iter().any(|signature| key.verifies(&message, &signature.bytes))
+        self.signatures.iter().any(|signature| key.verifies(&message, signature))
     }
 }
 

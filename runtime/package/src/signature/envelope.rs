@@ -2,7 +2,7 @@
 //! the documents that lead from the signed digest to the digests of its files.
 
 use crate::digest::Digest;
-use crate::signature::bundle;
+use crate::signature::bundle::{self, Bundle};
 use crate::signature::cosign::Simple;
 use crate::signature::dsse;
 use crate::signature::error::SignatureError;
@@ -43,7 +43,7 @@ struct Text {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SignatureText {
-    Bundle(dsse::Text),
+    Bundle(bundle::Text),
     Cosign { payload: String, signature: String },
 }
 
@@ -167,7 +167,7 @@ impl Envelope {
 impl SignatureText {
     fn of(signature: &Signature) -> Self {
         match &signature.0 {
-            Form::Bundle(dsse) => Self::Bundle(dsse.to_text()),
+            Form::Bundle(bundle) => Self::Bundle(bundle.to_text()),
             Form::Simple(simple) => Self::Cosign {
                 payload: dsse::encode(&simple.payload),
                 signature: dsse::encode(&simple.signature),
@@ -177,7 +177,7 @@ impl SignatureText {
 
     fn read(self) -> Result<Signature, SignatureError> {
         Ok(Signature(match self {
-            Self::Bundle(text) => Form::Bundle(dsse::Dsse::from_text(text)?),
+            Self::Bundle(text) => Form::Bundle(Bundle::from_text(text)?),
             Self::Cosign { payload, signature } => Form::Simple(Simple {
                 payload: dsse::decode(&payload, "the payload of cosign's signature")?,
                 signature: dsse::decode(&signature, "a signature of cosign")?,

@@ -115,11 +115,11 @@ impl PublicKey {
                 let Ok(signature) = ed25519_dalek::Signature::from_slice(signature) else {
                     return false;
                 };
-                // Of the hash, as cosign and we sign, or plain, as others' DSSE. The one is never
-                // taken for the other: the hash is signed with a prefix.
-                let hash = Sha512::new_with_prefix(message);
-                key.verify_prehashed_strict(hash, None, &signature).is_ok()
-                    || key.verify_strict(message, &signature).is_ok()
+                // Plain, as we sign, or of the hash, as cosign does. The one is never taken for
+                // the other: the hash is signed with a prefix.
+                let hash = || Sha512::new_with_prefix(message);
+                key.verify_strict(message, &signature).is_ok()
+                    || key.verify_prehashed_strict(hash(), None, &signature).is_ok()
             }
             Kind::P256(key) => {
                 let signature = p256::ecdsa::DerSignature::from_bytes(signature);

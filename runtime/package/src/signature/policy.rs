@@ -214,12 +214,6 @@ fn read_key(table: &Reader<'_>, load: &Load<'_>) -> Option<PublicKey> {
 fn read_rule(table: &Reader<'_>, names: &BTreeMap<String, Option<usize>>) -> Option<Rule> {
     table.require("images", "images = [\"registry.example/vision/*\"]");
     let images = patterns(table, "images");
-    if images.as_ref().is_some_and(Vec::is_empty) {
-        table.mistake(
-            table.at_of("images"),
-            "`images` in [[rule]] is empty: name an image, or \"*\"",
-        );
-    }
     let signed_as = patterns(table, "signed_as");
     let min = table.integer("min", MIN);
     if table.flag("unsigned") == Some(true) {
@@ -272,6 +266,10 @@ fn rule_keys(
 
 fn patterns(table: &Reader<'_>, key: &str) -> Option<Vec<Pattern>> {
     let texts = table.texts(key, "[\"registry.example/vision/*\"]")?;
+    if texts.is_empty() {
+        let text = format!("`{key}` in [[rule]] is empty: name an image, or \"*\"");
+        table.mistake(table.at_of(key), text);
+    }
     let one = |text: At<&str>| match Pattern::parse(text.value) {
         Ok(pattern) => Some(pattern),
         Err(why) => {

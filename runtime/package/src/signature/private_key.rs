@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
+use ed25519_dalek::{Signer as _, SigningKey};
 use pkcs8::der::pem::LineEnding;
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfo, PrivateKeyInfo, SecretDocument};
-use sha2::{Digest as _, Sha512};
 use zeroize::Zeroizing;
 
 use crate::signature::error::SignatureError;
@@ -87,11 +86,8 @@ impl PrivateKey {
         PublicKey::of_ed25519(self.0.verifying_key())
     }
 
-    /// Sign by ed25519ph, the variant for hashes: the only one that cosign verifies.
     pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let signed = self.0.sign_prehashed(Sha512::new_with_prefix(message), None);
-        // It fails for a context that is too long, and there is none.
-        signed.expect("there is no context").to_bytes()
+        self.0.sign(message).to_bytes()
     }
 }
 

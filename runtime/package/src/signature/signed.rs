@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::digest::Digest;
-use crate::signature::bundle;
+use crate::signature::bundle::Bundle;
 use crate::signature::cosign::{self, CosignLayer, Simple};
-use crate::signature::dsse::{Dsse, MAX_PAYLOAD};
+use crate::signature::dsse::MAX_PAYLOAD;
 use crate::signature::error::SignatureError;
 use crate::signature::key::{KeyId, PublicKey};
 use crate::signature::private_key::PrivateKey;
@@ -19,7 +19,7 @@ pub struct Signature(pub(super) Form);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
     /// Ours, and what cosign writes since 3.0.
-    Bundle(Dsse),
+    Bundle(Bundle),
     /// What cosign wrote before.
     Simple(Simple),
 }
@@ -41,7 +41,7 @@ impl Signature {
     /// Sign.
     pub fn sign(subject: &Subject, key: &PrivateKey) -> Self {
         let payload = statement::write(subject);
-        Self(Form::Bundle(Dsse::sign(statement::PAYLOAD_TYPE, payload, key)))
+        Self(Form::Bundle(Bundle::sign(statement::PAYLOAD_TYPE, payload, key)))
     }
 
     /// Read a bundle, as a referrer's layer holds it.
@@ -49,7 +49,7 @@ impl Signature {
     /// # Errors
     /// It is no bundle, or one of a form that is not read.
     pub fn from_bundle(bytes: &[u8]) -> Result<Self, SignatureError> {
-        bundle::read(bytes).map(|dsse| Self(Form::Bundle(dsse)))
+        Bundle::from_json(bytes).map(|bundle| Self(Form::Bundle(bundle)))
     }
 
     /// A signature of cosign 1 or 2, with the payload that was fetched for it.
@@ -72,7 +72,7 @@ impl Signature {
     /// The bundle, as it is stored; none for a signature of cosign 1 or 2, which stays where it is.
     pub fn to_bundle(&self) -> Option<Vec<u8>> {
         match &self.0 {
-            Form::Bundle(dsse) => Some(bundle::write(dsse)),
+            Form::Bundle(bundle) => Some(bundle.to_json()),
             Form::Simple(_) => None,
         }
     }
@@ -108,7 +108,9 @@ impl Signature {
     /// It is about something else than images.
     pub fn claims(&self) -> Result<Vec<Claim>, SignatureError> {
         match &self.0 {
-            Form::Bundle(dsse) => statement::read(&dsse.payload_type, &dsse.payload),
+            Form::Bundle(bundle) => {
+                statement::read(&bundle.dsse.payload_type, &bundle.dsse.payload)
+            }
             Form::Simple(simple) => cosign::read(&simple.payload).map(|claim| vec![claim]),
         }
     }
@@ -123,7 +125,7 @@ impl Signature {
 
     fn is_by(&self, key: &PublicKey) -> bool {
         match &self.0 {
-            Form::Bundle(dsse) => dsse.is_by(key),
+            Form::Bundle(bundle) => bundle.dsse.is_by(key),
             Form::Simple(simple) => key.verifies(&simple.payload, &simple.signature),
         }
     }

@@ -12,5 +12,6 @@ mod packages;
 mod pod;
 mod security;
 mod serving;
+mod signing;
 mod support;
 mod worker;

@@ -61,9 +61,12 @@ impl Sandbox {
             "WICK_BACKENDS",
             "WICK_ORT_DYLIB",
             "WICK_SDK",
+            "WICK_POLICY",
+            "WICK_KEY_PASSPHRASE",
         ] {
             command.env_remove(variable);
         }
+        command.env("WICK_SIGNATURES", self.path("signatures"));
         command.env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

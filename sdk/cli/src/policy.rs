@@ -1,0 +1,118 @@
+//! The policy and the signatures that flags name.
+
+use std::path::{Path, PathBuf};
+
+use wick_package::signature::{Envelope, Gate, NODE_STORE, NodeStore, Policy, read_envelope};
+use wick_package::{ImageName, Package};
+use wick_serve::Opener;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::keys;
+
+/// Flags about where signatures are.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Signatures")]
+pub struct SignatureArgs {
+    /// An envelope with signatures; IMAGE.envelope.json is read in any case
+    #[arg(long, value_name = "FILE")]
+    envelope: Vec<PathBuf>,
+    /// The node's store of signatures
+    #[arg(long, value_name = "DIR", env = "WICK_SIGNATURES", default_value = NODE_STORE)]
+    signatures: PathBuf,
+}
+
+/// Flags of commands that run packages.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Signatures")]
+pub struct PolicyArgs {
+    /// Run only what this policy lets run: who must have signed which names
+    #[arg(long, value_name = "FILE", env = "WICK_POLICY")]
+    policy: Option<PathBuf>,
+    #[command(flatten)]
+    signatures: SignatureArgs,
+    #[arg(skip)]
+    gate: Option<Gate>,
+}
+
+// === impl SignatureArgs ===
+
+impl SignatureArgs {
+    /// A gate with this policy.
+    ///
+    /// # Errors
+    /// An envelope that was named is not there, or is none.
+    pub fn gate(&self, policy: Policy, name: Option<ImageName>) -> Outcome<Gate> {
+        let envelopes = self.envelope.iter().map(|path| named(path));
+        let envelopes = envelopes.collect::<Outcome<_>>()?;
+        Ok(Gate { policy, envelopes, store: Some(self.store()), name })
+    }
+
+    pub fn store(&self) -> NodeStore {
+        NodeStore::new(&self.signatures, rustix::process::geteuid().as_raw())
+    }
+
+    /// Where the store is, for people.
+    pub fn place(&self) -> &Path {
+        &self.signatures
+    }
+}
+
+// === impl PolicyArgs ===
+
+impl PolicyArgs {
+    /// Read what the flags name, before anything is opened.
+    ///
+    /// # Errors
+    /// A file can't be read, or has mistakes.
+    pub fn load(&mut self) -> Outcome {
+        if let Some(path) = &self.policy {
+            self.gate = Some(self.signatures.gate(read(path)?, None)?);
+        }
+        Ok(())
+    }
+
+    /// Open a package, if the policy lets it run.
+    ///
+    /// # Errors
+    /// It does not, or the package can't be opened.
+    pub fn open(&self, path: &Path) -> Outcome<Package> {
+        let opened = match &self.gate {
+            Some(gate) => gate.open(path),
+            None => Package::open(path),
+        };
+        opened.map_err(|error| Failure::open(&error))
+    }
+
+    /// The same for whoever opens packages again and again.
+    pub fn opener(&self) -> Opener {
+        match self.gate.clone() {
+            Some(gate) => Opener::new(move |path| gate.open(path)),
+            None => Opener::default(),
+        }
+    }
+}
+
+fn named(path: &Path) -> Outcome<Envelope> {
+    let envelope = read_envelope(path).map_err(|error| Failure::open(&error))?;
+    envelope.ok_or_else(|| {
+        let text = format!("--envelope {}: there is no such file", path.display());
+        Failure::new(Exit::NotFound, "not-found", text)
+    })
+}
+
+/// Read a policy; the keys that it names are beside it.
+///
+/// # Errors
+/// It can't be read, or has mistakes: all of them.
+pub fn read(path: &Path) -> Outcome<Policy> {
+    let text = keys::read(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let load = |file: &str| std::fs::read_to_string(folder.join(file));
+    Policy::parse(&text, path, &load).map_err(|errors| {
+        let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
+        Failure::new(Exit::BadData, "bad-policy", &errors)
+            .detail("mistakes", mistakes)
+            .help("see docs/signing.md for every key of a policy")
+    })
+}
