@@ -98,11 +98,9 @@ impl Node {
     fn new() -> Self {
         let containerd = Containerd::new();
         let folder = containerd.folder.path();
-        let policy = format!(
-            "default = \"deny\"\n[[key]]\nname = \"release\"\nfile = \"release.pub\"\n\
+        let policy = "default = \"deny\"\n[[key]]\nname = \"release\"\nfile = \"release.pub\"\n\
              [[rule]]\nimages = [\"localhost/*\"]\nunsigned = true\n\
-             [[rule]]\nimages = [\"registry.example/*\"]\nkeys = [\"release\"]\n"
-        );
+             [[rule]]\nimages = [\"registry.example/*\"]\nkeys = [\"release\"]\n";
         fs::write(folder.join("policy.toml"), policy).unwrap();
         fs::write(folder.join("release.pub"), key().public().to_pem()).unwrap();
         for (at, files) in LAYERS.iter().enumerate() {

@@ -304,8 +304,10 @@ impl Pattern {
         }
         let whole = parsed.name();
         if whole != folder {
-            let whole =
-                rest.map_or(whole.to_owned(), |x| format!("{}*", &whole[..whole.len() - x.len()]));
+            let whole = match rest {
+                Some(rest) => format!("{}*", &whole[..whole.len() - rest.len()]),
+                None => whole.to_owned(),
+            };
             return Err(format!("write it with its registry: `{whole}`"));
         }
         Ok(match rest {
