@@ -106,7 +106,7 @@ fn read(place: &Place) -> Result<Option<Policy>, Denied> {
         Err(error) if error.is_missing() && !place.named => return Ok(None),
         other => other.map_err(|error| denied(&error))?,
     };
-    let folder = place.policy.parent().unwrap_or(Path::new("/"));
+    let folder = place.policy.parent().unwrap_or_else(|| Path::new("/"));
     let load = |file: &str| {
         let read = read_trusted(&folder.join(file), user, MAX_KEY);
         read.map_err(|error| io::Error::other(chain(&error)))
@@ -208,7 +208,7 @@ impl Candidate {
             match seal::check(&sealed) {
                 Ok(()) => return Ok(by),
                 Err(error) => {
-                    why = format!("what runs is not what was signed as {digest}: {error}")
+                    why = format!("what runs is not what was signed as {digest}: {error}");
                 }
             }
         }

@@ -172,7 +172,7 @@ fn command(sealed: &Sealed<'_>) -> Result<(), Broken> {
     let text = text.map_err(|source| Broken::Io { path: path.clone(), source })?;
     // A broken manifest is the worker's to report.
     let Ok(manifest) = wick_package::parse(&text, &path) else { return Ok(()) };
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let files = manifest.files();
     let missing = files.iter().find(|file| !listed(&folder.join(file.path.as_str())));
     match missing {

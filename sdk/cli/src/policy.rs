@@ -107,7 +107,7 @@ fn named(path: &Path) -> Outcome<Envelope> {
 /// It can't be read, or has mistakes: all of them.
 pub fn read(path: &Path) -> Outcome<Policy> {
     let text = keys::read(path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let load = |file: &str| std::fs::read_to_string(folder.join(file));
     Policy::parse(&text, path, &load).map_err(|errors| {
         let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();

@@ -36,6 +36,9 @@ const MANIFEST: &str = "[package]\nname = \"plus-one\"\nversion = \"1.0.0\"\n\
 const LAYERS: [&[(&str, &str)]; 2] =
     [&[("wick.toml", MANIFEST)], &[("weights/model.onnx", "weights")]];
 
+/// A name, what somebody does to the unpacked layers, and what is said of it.
+type Change = (&'static str, fn(&Path), &'static str);
+
 /// The node with a policy, and an image that was unpacked.
 struct Node {
     containerd: Containerd,
@@ -249,7 +252,7 @@ fn foreign() {
 }
 
 fn tampered() {
-    let changes: [(&str, fn(&Path), &str); 5] = [
+    let changes: [Change; 5] = [
         (
             "c",
             |root| fs::write(root.join("layer-0/wick.toml"), format!("{MANIFEST}\n")).unwrap(),
