@@ -13,6 +13,7 @@ mod bare;
 mod direct;
 mod http;
 mod packages;
+mod registry;
 mod runtime;
 mod server;
 mod serving;
@@ -26,15 +27,16 @@ fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let name = args
         .next()
-        .context("usage: wick-benches NAME [BAR...]; there is: runtime, serving, shim")?;
+        .context("usage: wick-benches NAME [BAR...]; there is: registry, runtime, serving, shim")?;
     let only: Vec<String> = args.collect();
     let setup = setup::Setup::from_env()?;
     match name.as_str() {
+        "registry" => registry::run(&setup, &only),
         "runtime" => runtime::run(&setup, &only),
         "serving" => serving::run(&setup, &only),
         // A child of `serving`, so that its processor time is a process' own.
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: runtime, serving, shim"),
+        _ => bail!("no benchmark `{name}`; there is: registry, runtime, serving, shim"),
     }
 }

@@ -20,7 +20,7 @@ use rustix::process::geteuid;
 use wick_package::signature::{
     Decision, Envelope, MAX_POLICY, NodeStore, Otherwise, Policy, Request, Rule, read_trusted,
 };
-use wick_package::{Digest, ImageName, MANIFEST_FILE};
+use wick_package::{Digest, MANIFEST_FILE, Reference};
 use wick_sandbox::order::Order;
 
 use crate::rootfs;
@@ -75,8 +75,8 @@ pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> R
                 .to_owned(),
         ));
     };
-    let image = name.parse::<ImageName>().map_err(|error| Denied(error.to_string()))?;
-    let rule = policy.rule(image.name());
+    let image = name.parse::<Reference>().map_err(|error| Denied(error.to_string()))?;
+    let rule = policy.rule(&image.name());
     let free = rule.map_or(policy.default == Otherwise::Allow, |rule: &Rule| rule.min == 0);
     if free {
         return Ok(());
@@ -119,7 +119,7 @@ fn read(place: &Place) -> Result<Option<Policy>, Denied> {
 fn candidates(
     place: &Place,
     asked: &Asked,
-    image: &ImageName,
+    image: &Reference,
     order: &Order,
 ) -> Result<Vec<Candidate>, Denied> {
     let mut found = Vec::new();
@@ -155,7 +155,7 @@ fn package_manifest(order: &Order) -> Option<Digest> {
     Some(Digest::of(text.as_bytes()))
 }
 
-fn unsigned(policy: &Policy, image: &ImageName, ruled: bool, place: &Place) -> String {
+fn unsigned(policy: &Policy, image: &Reference, ruled: bool, place: &Place) -> String {
     if !ruled {
         return format!(
             "no rule of {} names {image}, and its default is to deny: add it to the `images` of a \
@@ -163,7 +163,7 @@ fn unsigned(policy: &Policy, image: &ImageName, ruled: bool, place: &Place) -> S
             place.policy.display()
         );
     }
-    let keys = policy.rule(image.name()).map(|rule| policy.key_names(rule).join(" or "));
+    let keys = policy.rule(&image.name()).map(|rule| policy.key_names(rule).join(" or "));
     format!(
         "{image} has no signature, and {} wants one by {}: sign it with `wick sign`, and give the \
          envelope to the pod as its annotation wick.dev/signature, or to the node with \
@@ -190,7 +190,7 @@ impl Candidate {
     fn check(
         &self,
         policy: &Policy,
-        image: &ImageName,
+        image: &Reference,
         place: &Place,
         order: &Order,
         mounts: &[Mount],

@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME [BAR...]`: set up, build, run; the lines go to standard output.
 
+mod registry;
 mod serving;
 mod shim;
 
@@ -19,6 +20,7 @@ pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     bench.args(args).current_dir(&house.root).env("WICK_BIN", house.wick());
     house.set_variables(&mut bench);
     match args.first().map(String::as_str) {
+        Some("registry") => registry::run(house, &mut bench),
         Some("serving") => serving::run(house, &mut bench),
         Some("shim") => shim::run(house, &mut bench),
         _ => run_it(&mut bench),

@@ -29,6 +29,7 @@ mod onnx;
 mod onnxruntime;
 mod page;
 mod pip;
+mod registry;
 mod report;
 mod server;
 mod setup;
@@ -60,6 +61,7 @@ usage: cargo xtask COMMAND
   tidy                the house rules
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
+  registry [NAME]     push to and pull from a real registry (Debian's docker-registry)
   page                the page of a server in a real browser (Debian's chromium)
   cluster up|down|status|env|exec
                       a Kubernetes cluster of one node; `cluster help` says more
@@ -113,6 +115,12 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             bench::build(&house)?;
             let counts = mqtt::run(&house, rest.first().map(String::as_str))?;
             anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            Ok(())
+        }
+        "registry" => {
+            let counts = registry::run(&house, rest.first().map(String::as_str))?;
+            anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            println!("{counts}");
             Ok(())
         }
         "page" => {

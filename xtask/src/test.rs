@@ -8,7 +8,8 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, mqtt, page, setup, tidy, traces};
+use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, mqtt, page, registry};
+use crate::{setup, tidy, traces};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,8 +98,10 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
     }
     if machine {
         report.step("mqtt", || mqtt::run(house, None))?;
+        report.step("registry", || registry::run(house, None))?;
     } else {
         leave_out(report, ci, "devices over a real MQTT broker (needs --cluster)")?;
+        leave_out(report, ci, "images at a real registry (needs --cluster)")?;
     }
     let root = is_root();
     if machine && root {

@@ -22,10 +22,11 @@ use crate::manifest::{FileRole, Manifest};
 use crate::mistakes::ManifestErrors;
 use crate::names::RelPath;
 use crate::oci::{self, Descriptor};
+use crate::open_error::OpenError;
 use crate::parse::{MANIFEST_FILE, MAX_MANIFEST_LEN, parse};
 use crate::tarslice::{self, Entry, EntryKind};
 
-use blobs::Blobs;
+pub use blobs::Layout;
 pub use documents::ImageDocuments;
 pub use error::LayoutError;
 
@@ -72,6 +73,7 @@ pub(crate) struct Opened {
 }
 
 /// Why a layout was not opened.
+#[derive(Debug)]
 pub(crate) enum Fault {
     /// It is something else.
     NotALayout,
@@ -82,19 +84,48 @@ pub(crate) enum Fault {
 /// Which layer each file comes from, and where it is.
 type Places = BTreeMap<RelPath, (usize, Blob)>;
 
-/// Open a folder with an `oci-layout`.
-pub(crate) fn open_folder(root: &Path) -> Result<Opened, Fault> {
-    open(&Blobs::folder(root)?, root)
+/// Open a folder with an `oci-layout`, or one image of several.
+pub(crate) fn open_folder(root: &Path, image: Option<Digest>) -> Result<Opened, Fault> {
+    open(&Layout::folder(root), root, image)
 }
 
 /// Open the tar of a layout.
 pub(crate) fn open_tar(path: &Path) -> Result<Opened, Fault> {
-    open(&Blobs::tar(path)?, path)
+    open(&Layout::tar(path)?, path, None)
+}
+
+/// The layout and the digest that a path to one of its blobs stands for.
+pub(crate) fn image_in(path: &Path) -> Option<(&Path, Digest)> {
+    let name = path.file_name()?.to_str()?;
+    let image = format!("sha256:{name}").parse().ok()?;
+    let root = path.parent()?.parent()?.parent()?;
+    let place = path.ends_with(oci::blob_name(image)) && root.join(oci::LAYOUT_FILE).is_file();
+    place.then_some((root, image))
+}
+
+/// The parsed `wick.toml` of a layer, to look at a package without its weights. None if the
+/// layer has no such file. What it names is not looked for.
+///
+/// # Errors
+/// The layer is no tar, or the manifest has mistakes.
+pub fn manifest_of_layer(layer: &Blob) -> Result<Option<Manifest>, OpenError> {
+    let damaged = |source| Fault::Layout(source).at(&layer.path);
+    let entries = tarslice::entries(layer);
+    let entries = entries.map_err(|source| damaged(LayoutError::Tar { what: "layer", source }))?;
+    for entry in entries {
+        let path = file_path(&entry).map_err(damaged)?;
+        if path.is_some_and(|path| path.as_str() == MANIFEST_FILE) {
+            let Entry { offset, len, .. } = entry;
+            let blob = Blob { path: layer.path.clone(), offset, len, digest: None };
+            return parse_manifest(&blob, Path::new("")).map(Some).map_err(|f| f.at(&layer.path));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a file is the tar of a layout, whole or not.
 pub(crate) fn is_tar_of_layout(path: &Path) -> bool {
-    Blobs::tar(path).is_ok()
+    Layout::tar(path).is_ok()
 }
 
 /// Hash all layers and all files with a recorded digest.
@@ -108,9 +139,9 @@ pub(crate) fn verify(layers: &[StoredLayer], files: &Files) -> Result<(), Layout
     Ok(())
 }
 
-fn open(blobs: &Blobs, path: &Path) -> Result<Opened, Fault> {
+fn open(blobs: &Layout, path: &Path, image: Option<Digest>) -> Result<Opened, Fault> {
     blobs.check_marker()?;
-    let chosen = choose::image(blobs)?;
+    let chosen = choose::image(blobs, image)?;
     let image: oci::Image = blobs.json(&chosen.manifest, "manifest")?;
     check_config(blobs, &image)?;
     let stored = image.layers.iter().map(|layer| Ok((layer, find_layer(blobs, layer)?)));
@@ -125,7 +156,7 @@ fn open(blobs: &Blobs, path: &Path) -> Result<Opened, Fault> {
 }
 
 /// The config must describe the same layers: containerd unpacks by it.
-fn check_config(blobs: &Blobs, image: &oci::Image) -> Result<(), LayoutError> {
+fn check_config(blobs: &Layout, image: &oci::Image) -> Result<(), LayoutError> {
     if image.layers.len() > MAX_LAYERS {
         return Err(LayoutError::TooManyLayers { count: image.layers.len(), most: MAX_LAYERS });
     }
@@ -139,7 +170,7 @@ fn check_config(blobs: &Blobs, image: &oci::Image) -> Result<(), LayoutError> {
     Ok(())
 }
 
-fn find_layer(blobs: &Blobs, layer: &Descriptor) -> Result<Blob, LayoutError> {
+fn find_layer(blobs: &Layout, layer: &Descriptor) -> Result<Blob, LayoutError> {
     layer_form(layer)?;
     blobs.find(layer, "layer")
 }
@@ -208,6 +239,10 @@ fn read_manifest(
 ) -> Result<Manifest, Fault> {
     let (number, blob) = places.get(MANIFEST_FILE).ok_or(LayoutError::NoManifest)?;
     check_once(stored, *number, hashed)?;
+    parse_manifest(blob, layout)
+}
+
+fn parse_manifest(blob: &Blob, layout: &Path) -> Result<Manifest, Fault> {
     if blob.len > MAX_MANIFEST_LEN {
         let (len, most) = (blob.len, MAX_MANIFEST_LEN);
         return Err(LayoutError::Long { what: MANIFEST_FILE, len, most }.into());
@@ -292,6 +327,17 @@ impl Layer {
         let size = files.iter().map(|file| len(file)).sum();
         let files = files.iter().map(|file| (*file).to_owned()).collect();
         Self { role, size, digest: None, files }
+    }
+}
+
+impl Fault {
+    /// The error for who opened something at `path`.
+    pub(crate) fn at(self, path: &Path) -> OpenError {
+        match self {
+            Self::NotALayout => OpenError::NotAPackage { path: path.to_owned() },
+            Self::Manifest(errors) => OpenError::Manifest(errors),
+            Self::Layout(source) => OpenError::Layout { path: path.to_owned(), source },
+        }
     }
 }
 

@@ -8,12 +8,11 @@
 mod blob;
 mod digest;
 mod directory;
-mod image_name;
 mod layout;
 mod manifest;
 mod mistakes;
 mod names;
-mod oci;
+pub mod oci;
 mod open_error;
 pub mod pack;
 mod package;
@@ -21,6 +20,7 @@ mod parse;
 mod quantity;
 mod reader;
 mod reason;
+mod reference;
 pub mod signature;
 mod spelling;
 mod tarslice;
@@ -28,8 +28,7 @@ mod tensor;
 
 pub use blob::{Blob, BlobReader};
 pub use digest::{Digest, DigestError};
-pub use image_name::ImageName;
-pub use layout::{ImageDocuments, Layer, LayerRole, LayoutError};
+pub use layout::{ImageDocuments, Layer, LayerRole, Layout, LayoutError, manifest_of_layer};
 pub use manifest::{
     Batch, DeviceKind, FileRole, GraphSpec, Handler, HostPort, Idle, Limits, Manifest, MountWant,
     NamedFile, Variant, Wants, Warmup,
@@ -40,5 +39,6 @@ pub use open_error::{FileError, FileErrors, FileFault, OpenError};
 pub use package::Package;
 pub use parse::{MANIFEST_FILE, parse};
 pub use reason::Reason;
+pub use reference::{ImageRef, ImageRefError, Reference, ReferenceError};
 pub use tarslice::TarError;
 pub use tensor::{Datatype, Dim, MAX_RANK, SpecError, TensorSpec};

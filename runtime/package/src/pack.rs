@@ -13,7 +13,6 @@
 mod document;
 mod error;
 mod layer;
-mod reference;
 mod store;
 
 use std::path::Path;
@@ -26,11 +25,11 @@ use crate::names::RelPath;
 use crate::oci::{self, Descriptor};
 use crate::package::Package;
 use crate::parse::{MANIFEST_FILE, MAX_MANIFEST_LEN, parse};
+use crate::reference::ImageRef;
 
 use document::Documents;
 pub use error::PackError;
 use layer::{Member, Written};
-pub use reference::{ImageRef, ImageRefError};
 use store::Store;
 
 /// The platforms of an image. They share all layers: WebAssembly and weights are the
@@ -172,13 +171,8 @@ fn layer_descriptor(plan: &Plan<'_>, written: &Written) -> Descriptor {
         (oci::LAYER_ROLE.to_owned(), role.to_owned()),
         (oci::LAYER_FILES.to_owned(), document::text(&written.files)),
     ];
-    Descriptor {
-        annotations: annotations.into(),
-        digest: written.digest,
-        media_type: oci::LAYER.to_owned(),
-        platform: None,
-        size: written.size,
-    }
+    let layer = Descriptor::new(oci::LAYER, written.digest, written.size);
+    Descriptor { annotations: annotations.into(), ..layer }
 }
 
 fn summary(plan: &Plan<'_>, written: &Written) -> Layer {

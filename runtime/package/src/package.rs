@@ -33,8 +33,9 @@ enum Source {
 // === impl Package ===
 
 impl Package {
-    /// Open a directory with a `wick.toml` (or that file), an OCI layout folder, or
-    /// its tar. Nothing is unpacked.
+    /// Open a directory with a `wick.toml` (or that file), an OCI layout folder, its tar, or
+    /// one image of a layout folder with many, by the path of its document (`blobs/sha256/…`).
+    /// Nothing is unpacked.
     ///
     /// # Errors
     /// Nothing is there, the manifest has mistakes (all of them), files that it names
@@ -47,11 +48,23 @@ impl Package {
         } else if path.file_name().is_some_and(|name| name == MANIFEST_FILE) {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             Self::open_directory(path, parent.unwrap_or_else(|| Path::new(".")))?
+        } else if let Some((root, image)) = layout::image_in(path) {
+            return Self::open_image(root, image);
         } else if meta.is_file() {
             Self::open_layout(path, layout::open_tar(path))?
         } else {
             return Err(OpenError::NotAPackage { path: path.to_owned() });
         };
+        package.check_files()?;
+        Ok(package)
+    }
+
+    /// Open one image of a layout folder with many, by the digest that its `index.json` has.
+    ///
+    /// # Errors
+    /// Those of [`Package::open`], or there is no such image.
+    pub fn open_image(layout: &Path, image: Digest) -> Result<Self, OpenError> {
+        let package = Self::open_layout(layout, layout::open_folder(layout, Some(image)))?;
         package.check_files()?;
         Ok(package)
     }
@@ -177,7 +190,7 @@ impl Package {
             return Self::open_directory(path, path);
         }
         if path.join(crate::oci::LAYOUT_FILE).exists() {
-            return Self::open_layout(path, layout::open_folder(path));
+            return Self::open_layout(path, layout::open_folder(path, None));
         }
         Err(OpenError::NotAPackage { path: path.to_owned() })
     }
@@ -192,11 +205,7 @@ impl Package {
         path: &Path,
         opened: Result<layout::Opened, layout::Fault>,
     ) -> Result<Self, OpenError> {
-        let opened = opened.map_err(|fault| match fault {
-            layout::Fault::NotALayout => OpenError::NotAPackage { path: path.to_owned() },
-            layout::Fault::Manifest(errors) => OpenError::Manifest(errors),
-            layout::Fault::Layout(source) => OpenError::Layout { path: path.to_owned(), source },
-        })?;
+        let opened = opened.map_err(|fault| fault.at(path))?;
         let layout::Opened { manifest, digest, files, layers } = opened;
         let source = Source::Layout { files, layers };
         Ok(Self { manifest, path: path.to_owned(), digest, source, guest_root: None })

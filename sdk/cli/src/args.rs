@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, infer, inspect, key, new, pack, run, shim, sign, token,
-    verify, worker,
+    backend, bench, check, completions, copy, images, infer, inspect, key, list, new, pack, pull,
+    push, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -57,6 +57,13 @@ pub enum Command {
     Key(key::KeyArgs),
     Sign(sign::SignArgs),
     Verify(verify::VerifyArgs),
+    Push(push::PushArgs),
+    Pull(pull::PullArgs),
+    Copy(copy::CopyArgs),
+    List(list::ListArgs),
+    Images(images::ImagesArgs),
+    Rm(images::RmArgs),
+    Gc(images::GcArgs),
     Infer(infer::InferArgs),
     Bench(bench::BenchArgs),
     Backend(backend::BackendArgs),

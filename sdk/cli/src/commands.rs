@@ -4,11 +4,16 @@ pub mod backend;
 pub mod bench;
 pub mod check;
 pub mod completions;
+pub mod copy;
+pub mod images;
 pub mod infer;
 pub mod inspect;
 pub mod key;
+pub mod list;
 pub mod new;
 pub mod pack;
+pub mod pull;
+pub mod push;
 pub mod run;
 pub mod shim;
 pub mod sign;
@@ -55,6 +60,13 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Key(args) => key::run(&args, format).map(done),
         Command::Sign(args) => sign::run(&args, format).map(done),
         Command::Verify(args) => verify::run(&args, format).map(done),
+        Command::Push(args) => push::run(&args, format).map(done),
+        Command::Pull(args) => pull::run(&args, format).map(done),
+        Command::Copy(args) => copy::run(&args, format).map(done),
+        Command::List(args) => list::run(&args, format).map(done),
+        Command::Images(args) => images::list(&args, format).map(done),
+        Command::Rm(args) => images::remove(&args, format).map(done),
+        Command::Gc(args) => images::collect(&args, format).map(done),
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),

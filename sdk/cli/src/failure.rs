@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use wick_package::{OpenError, Reason};
+use wick_registry::StoreError;
 use wick_serve::RepositoryError;
 
 use crate::exit::Exit;
@@ -71,6 +72,14 @@ impl Failure {
                 let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
                 Self::of(error).detail("mistakes", mistakes)
             }
+            _ => Self::of(error),
+        }
+    }
+
+    /// An image of the store that can't be used.
+    pub fn stored(error: &StoreError) -> Self {
+        match error {
+            StoreError::Open(error) => Self::open(error),
             _ => Self::of(error),
         }
     }
@@ -191,14 +200,23 @@ impl From<anyhow::Error> for Failure {
 fn exit_of(code: &str) -> Exit {
     match code {
         "bad-input" | "too-large" | "unavailable" | "deadline" | "cancelled" | "guest-failed"
-        | "internal" | "backend-failed" => Exit::Refused,
-        "not-found" => Exit::NotFound,
-        "device-unavailable" | "device-share" | "backend-missing" | "graph-unsupported"
+        | "internal" | "backend-failed" | "unauthorized" | "forbidden" => Exit::Refused,
+        "not-found" | "image-not-found" => Exit::NotFound,
+        "registry-unreachable"
+        | "registry-busy"
+        | "registry-failed"
+        | "damaged-transfer"
+        | "device-unavailable"
+        | "device-share"
+        | "backend-missing"
+        | "graph-unsupported"
         | "not-granted" => Exit::Unavailable,
         "bad-manifest" | "missing-file" | "not-a-package" | "damaged-layout" | "graph-invalid"
         | "component-invalid" | "component-world" | "warmup-failed" | "warmup-request"
-        | "model-twice" | "bad-key" | "bad-signature" | "not-packed" => Exit::BadData,
-        "cannot-write" | "output-occupied" => Exit::CannotCreate,
+        | "model-twice" | "bad-key" | "bad-signature" | "not-packed" | "no-platform"
+        | "unsuitable-image" | "incomplete-image" | "damaged-store" => Exit::BadData,
+        "bad-settings" | "ambiguous-digest" => Exit::Usage,
+        "cannot-write" | "output-occupied" | "disk-full" | "store-unusable" => Exit::CannotCreate,
         "unsigned"
         | "signature-by-another"
         | "signature-for-another"
@@ -222,6 +240,15 @@ fn help_of(code: &str) -> Option<&'static str> {
              and build for wasm32-wasip2"
         }
         "component-invalid" => "build the handler again for wasm32-wasip2",
+        "unauthorized" => {
+            "log in with `docker login` or `podman login`, whose files are read, or give \
+             --registry-user and WICK_REGISTRY_PASSWORD"
+        }
+        "registry-unreachable" => {
+            "a registry that speaks plain HTTP is named with --plain-http-for or WICK_PLAIN_HTTP; \
+             one with an authority of its own with --registry-ca"
+        }
+        "damaged-store" => "`wick images --check` says what is damaged",
         "not-granted" => "grant it with --grant-network, --grant-env or --grant-mount",
         "unsigned" => "sign it with `wick sign`, or name its envelope with --envelope",
         "not-packed" => "`wick pack` writes an image; sign and run that",

@@ -25,6 +25,7 @@ mod output;
 mod policy;
 mod quantity;
 mod random;
+mod registries;
 mod show;
 mod target;
 mod templates;

@@ -1,14 +1,20 @@
 //! The policy and the signatures that flags name.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wick_package::signature::{Envelope, Gate, NODE_STORE, NodeStore, Policy, read_envelope};
-use wick_package::{ImageName, Package};
+use wick_package::oci::Descriptor;
+use wick_package::signature::{
+    BUNDLE_TYPE, Envelope, Gate, NODE_STORE, NodeStore, Policy, Referrer, Signature, read_envelope,
+};
+use wick_package::{Digest, Layout, Package, Reference};
+use wick_registry::Store;
 use wick_serve::Opener;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::keys;
+use crate::registries::{self, StoreArgs};
 
 /// Flags about where signatures are.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,10 +48,10 @@ impl SignatureArgs {
     ///
     /// # Errors
     /// An envelope that was named is not there, or is none.
-    pub fn gate(&self, policy: Policy, name: Option<ImageName>) -> Outcome<Gate> {
+    pub fn gate(&self, policy: Policy, name: Option<Reference>) -> Outcome<Gate> {
         let envelopes = self.envelope.iter().map(|path| named(path));
         let envelopes = envelopes.collect::<Outcome<_>>()?;
-        Ok(Gate { policy, envelopes, store: Some(self.store()), name })
+        Ok(Gate { policy, envelopes, store: Some(self.store()), name, names: BTreeMap::new() })
     }
 
     pub fn store(&self) -> NodeStore {
@@ -72,6 +78,17 @@ impl PolicyArgs {
         Ok(())
     }
 
+    /// Tell the gate of an image that was asked for by name and is in the store now.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn know(&mut self, asked: &Path, path: &Path, store: &StoreArgs) -> Outcome {
+        match &mut self.gate {
+            Some(gate) => know(gate, asked, path, &store.store()?),
+            None => Ok(()),
+        }
+    }
+
     /// Open a package, if the policy lets it run.
     ///
     /// # Errors
@@ -91,6 +108,44 @@ impl PolicyArgs {
             None => Opener::default(),
         }
     }
+}
+
+/// The name by which an image of the store was asked for, and the signatures that came with it.
+///
+/// # Errors
+/// The store can't be read.
+pub fn know(gate: &mut Gate, asked: &Path, path: &Path, store: &Store) -> Outcome {
+    let Some(asked) = registries::name_of(asked) else { return Ok(()) };
+    let stored = |error: &wick_registry::StoreError| Failure::stored(error);
+    let image = store.find(asked).map_err(|error| stored(&error))?;
+    // The beginning of a digest is no name.
+    let name = asked.parse::<Reference>().ok().filter(|name| image.answers(name));
+    gate.names.extend(name.map(|name| (path.to_owned(), name)));
+    let layout = store.layout().map_err(|error| stored(&error))?;
+    let mut signatures = Vec::new();
+    let digest = image.digest();
+    for referrer in store.referrers(digest).map_err(|error| stored(&error))? {
+        match signature(&layout, &referrer, digest) {
+            Ok(found) => signatures.extend(found),
+            // Others' artifacts are no reason to stop.
+            Err(error) => tracing::warn!("{} is passed over: {error:#}", referrer.digest),
+        }
+    }
+    let envelope = Envelope::new(digest, Vec::new(), signatures);
+    gate.envelopes.push(envelope.map_err(|error| Failure::of(&error))?);
+    Ok(())
+}
+
+/// The signature that an artifact holds, if it holds one.
+fn signature(
+    layout: &Layout,
+    referrer: &Descriptor,
+    image: Digest,
+) -> anyhow::Result<Option<Signature>> {
+    let manifest = layout.document(referrer, "manifest of a signature")?;
+    let Some(bundle) = Referrer::bundle_of(&manifest, image)? else { return Ok(None) };
+    let bundle = Descriptor::new(BUNDLE_TYPE, bundle.digest, bundle.size);
+    Ok(Some(Signature::from_bundle(&layout.document(&bundle, "bundle of a signature")?)?))
 }
 
 fn named(path: &Path) -> Outcome<Envelope> {

@@ -31,6 +31,13 @@ const RULES: &[Rule] = &[
         why: "what a package is: no async, no network, no inference",
     },
     Rule {
+        name: "wick-registry",
+        uses: &["wick-package"],
+        tests: &["wick-testing"],
+        bans: &["wasmtime", "ort", "tract-onnx", "axum", "kube", "rumqttc", "anyhow"],
+        why: "moves and keeps images: knows no cluster, no broker and no inference",
+    },
+    Rule {
         name: "wick-nn",
         uses: &["wick-package"],
         tests: &["wick-testing"],
@@ -60,7 +67,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "wick-cli",
-        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-sandbox"],
+        uses: &[
+            "wick-package",
+            "wick-registry",
+            "wick-nn",
+            "wick-engine",
+            "wick-serve",
+            "wick-sandbox",
+        ],
         tests: &["wick-testing"],
         bans: &["wasmtime", "ort", "tract-onnx", "containerd-shim"],
         why: "flags in, text out; the work is in the crates below",
@@ -109,7 +123,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "wick-benches",
-        uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve", "wick-testing", "wick-e2e"],
+        uses: &[
+            "wick-package",
+            "wick-registry",
+            "wick-nn",
+            "wick-engine",
+            "wick-serve",
+            "wick-testing",
+            "wick-e2e",
+        ],
         tests: &[],
         bans: &[],
         why: "compares the runtime with what is below and beside it",

@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::blob::Blob;
 use crate::digest::Digest;
-use crate::layout::Fault;
 use crate::layout::error::LayoutError;
+use crate::layout::{Fault, choose};
 use crate::oci::{self, Descriptor};
+use crate::open_error::OpenError;
 use crate::tarslice::{self, Entry, EntryKind, TarError};
 
 /// Longest JSON document that is read. Registries refuse longer manifests.
@@ -25,17 +26,37 @@ const COMPRESSED: [(&[u8], &str); 4] = [
     (b"BZh", "bzip2"),
 ];
 
+/// An image layout, to find documents and blobs in. What it holds is checked as it is read.
+#[derive(Debug, Clone)]
+pub struct Layout(Place);
+
 /// Where blobs are found.
-pub(super) enum Blobs {
+#[derive(Debug, Clone)]
+enum Place {
     Folder(PathBuf),
     Tar { path: PathBuf, files: BTreeMap<String, (u64, u64)> },
 }
 
-// === impl Blobs ===
+// === impl Layout ===
 
-impl Blobs {
-    pub(super) fn folder(root: &Path) -> Result<Self, Fault> {
-        Ok(Self::Folder(root.to_owned()))
+impl Layout {
+    /// Open a layout, a folder or its tar.
+    ///
+    /// # Errors
+    /// There is none, or it has another version.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let opened = match fs::metadata(path).map_err(io)?.is_dir() {
+            true if !path.join(oci::LAYOUT_FILE).exists() => Err(Fault::NotALayout),
+            true => Ok(Self::folder(path)),
+            false => Self::tar(path),
+        };
+        let checked = opened.and_then(|layout| Ok(layout.check_marker().map(|()| layout)?));
+        checked.map_err(|fault| fault.at(path))
+    }
+
+    pub(super) fn folder(root: &Path) -> Self {
+        Self(Place::Folder(root.to_owned()))
     }
 
     /// Index a tar.
@@ -58,7 +79,7 @@ impl Blobs {
         });
         let files: BTreeMap<_, _> = files.collect();
         if files.contains_key(oci::LAYOUT_FILE) || files.contains_key(oci::INDEX_FILE) {
-            Ok(Self::Tar { path: path.to_owned(), files })
+            Ok(Self(Place::Tar { path: path.to_owned(), files }))
         } else {
             Err(Fault::NotALayout)
         }
@@ -66,7 +87,7 @@ impl Blobs {
 
     /// Check the version in `oci-layout`.
     pub(super) fn check_marker(&self) -> Result<(), LayoutError> {
-        let bytes = self.document(oci::LAYOUT_FILE)?;
+        let bytes = self.top(oci::LAYOUT_FILE)?;
         let marker: oci::Marker = json(&bytes, oci::LAYOUT_FILE)?;
         match marker.image_layout_version.split('.').next() {
             Some("1") => Ok(()),
@@ -75,21 +96,38 @@ impl Blobs {
     }
 
     /// Read `index.json`, the only document that nothing gives a digest for.
-    pub(super) fn index(&self) -> Result<oci::Index, LayoutError> {
-        json(&self.document(oci::INDEX_FILE)?, oci::INDEX_FILE)
+    ///
+    /// # Errors
+    /// It can't be read, or is no index.
+    pub fn index(&self) -> Result<oci::Index, LayoutError> {
+        json(&self.top(oci::INDEX_FILE)?, oci::INDEX_FILE)
     }
 
-    /// Read a document and check its digest.
-    pub(super) fn json<T: DeserializeOwned>(
+    /// What `index.json` points to, where it is one image, perhaps under several names.
+    ///
+    /// # Errors
+    /// It has none, or several.
+    pub fn only_image(&self) -> Result<Descriptor, LayoutError> {
+        choose::only(&self.index()?)
+    }
+
+    /// Read a document, parsed.
+    ///
+    /// # Errors
+    /// Those of [`Layout::document`], or it is not the JSON that it should be.
+    pub fn json<T: DeserializeOwned>(
         &self,
         descriptor: &Descriptor,
         what: &'static str,
     ) -> Result<T, LayoutError> {
-        json(&self.bytes(descriptor, what)?, what)
+        json(&self.document(descriptor, what)?, what)
     }
 
-    /// The bytes of a document, whose digest is checked.
-    pub(super) fn bytes(
+    /// Read a document and check its digest.
+    ///
+    /// # Errors
+    /// It is missing, too long for a document, or not what its descriptor says.
+    pub fn document(
         &self,
         descriptor: &Descriptor,
         what: &'static str,
@@ -103,17 +141,11 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Whether a blob is there at all.
-    pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, LayoutError> {
-        Ok(self.named(&oci::blob_name(descriptor.digest), "blob")?.is_some())
-    }
-
     /// Find a blob and check its size. The content is not read.
-    pub(super) fn find(
-        &self,
-        descriptor: &Descriptor,
-        what: &'static str,
-    ) -> Result<Blob, LayoutError> {
+    ///
+    /// # Errors
+    /// It is missing, or has another size.
+    pub fn find(&self, descriptor: &Descriptor, what: &'static str) -> Result<Blob, LayoutError> {
         let &Descriptor { digest, size: want, .. } = descriptor;
         let blob = self.named(&oci::blob_name(digest), what)?;
         let mut blob = blob.ok_or(LayoutError::MissingBlob { what, digest })?;
@@ -124,20 +156,25 @@ impl Blobs {
         Ok(blob)
     }
 
-    fn document(&self, name: &'static str) -> Result<Vec<u8>, LayoutError> {
+    /// Whether a blob is there at all.
+    pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, LayoutError> {
+        Ok(self.named(&oci::blob_name(descriptor.digest), "blob")?.is_some())
+    }
+
+    fn top(&self, name: &'static str) -> Result<Vec<u8>, LayoutError> {
         let blob = self.named(name, name)?;
         read(&blob.ok_or(LayoutError::MissingFile(name))?, name)
     }
 
     fn named(&self, name: &str, what: &'static str) -> Result<Option<Blob>, LayoutError> {
-        match self {
-            Self::Tar { path, files } => Ok(files.get(name).map(|&(offset, len)| Blob {
+        match &self.0 {
+            Place::Tar { path, files } => Ok(files.get(name).map(|&(offset, len)| Blob {
                 path: path.clone(),
                 offset,
                 len,
                 digest: None,
             })),
-            Self::Folder(root) => {
+            Place::Folder(root) => {
                 let path = root.join(name);
                 match fs::metadata(&path) {
                     Ok(meta) if meta.is_file() => {

@@ -1,7 +1,7 @@
 //! Which of a layout's images is meant.
 
 use crate::digest::Digest;
-use crate::layout::blobs::Blobs;
+use crate::layout::blobs::Layout;
 use crate::layout::error::LayoutError;
 use crate::oci::{self, Descriptor};
 
@@ -17,15 +17,16 @@ pub(super) struct Chosen {
 }
 
 /// Go from `index.json` to the manifest for this machine's architecture, or to any if
-/// there is none: all have the same layers.
-pub(super) fn image(blobs: &Blobs) -> Result<Chosen, LayoutError> {
-    let mut next = top(blobs)?;
+/// there is none: all have the same layers. A layout with several images needs to be told
+/// which is `wanted`.
+pub(super) fn image(blobs: &Layout, wanted: Option<Digest>) -> Result<Chosen, LayoutError> {
+    let mut next = top(blobs, wanted)?;
     let digest = next.digest;
     for _ in 0..MAX_DEPTH {
         match next.media_type.as_str() {
-            oci::INDEX | oci::DOCKER_INDEX => {
+            media_type if oci::is_index(media_type) => {
                 let index: oci::Index = blobs.json(&next, "image index")?;
-                next = best(&index, host_architecture())?;
+                next = best(&index, oci::host_architecture())?;
             }
             _ => return Ok(Chosen { digest, manifest: next }),
         }
@@ -33,21 +34,42 @@ pub(super) fn image(blobs: &Blobs) -> Result<Chosen, LayoutError> {
     Err(LayoutError::TooDeep(MAX_DEPTH))
 }
 
-/// What `index.json` points to: the image index, or the manifest.
-pub(super) fn top(blobs: &Blobs) -> Result<Descriptor, LayoutError> {
-    best(&blobs.index()?, host_architecture())
+/// What `index.json` points to: an image index, or a manifest.
+pub(super) fn top(blobs: &Layout, wanted: Option<Digest>) -> Result<Descriptor, LayoutError> {
+    let top: oci::Index = blobs.index()?;
+    match wanted {
+        None => best(&top, oci::host_architecture()),
+        Some(digest) => {
+            let found = top.manifests.into_iter().find(|descriptor| descriptor.digest == digest);
+            found.ok_or(LayoutError::NoSuchImage(digest))
+        }
+    }
 }
 
-/// The only image of an index, or the one for the architecture.
-fn best(index: &oci::Index, host: &str) -> Result<Descriptor, LayoutError> {
+/// The only image of a layout, with all its platforms.
+pub(super) fn only(top: &oci::Index) -> Result<Descriptor, LayoutError> {
+    match candidates(top).as_slice() {
+        [] => Err(nothing(top)),
+        [only] => Ok((*only).clone()),
+        several => Err(LayoutError::Ambiguous(several.iter().map(|it| name(it)).collect())),
+    }
+}
+
+/// The images of an index. The same one under several names counts once.
+fn candidates(index: &oci::Index) -> Vec<&Descriptor> {
     let mut candidates: Vec<&Descriptor> = Vec::new();
     for descriptor in &index.manifests {
-        // The same image under several names counts once.
         let known = candidates.iter().any(|other| other.digest == descriptor.digest);
         if !known && is_image(descriptor) {
             candidates.push(descriptor);
         }
     }
+    candidates
+}
+
+/// The only image of an index, or the one for the architecture.
+fn best(index: &oci::Index, host: &str) -> Result<Descriptor, LayoutError> {
+    let candidates = candidates(index);
     let same_host = |descriptor: &&&Descriptor| {
         let platform = descriptor.platform.as_ref();
         platform.is_some_and(|platform| platform.os == "linux" && platform.architecture == host)
@@ -66,11 +88,8 @@ fn best(index: &oci::Index, host: &str) -> Result<Descriptor, LayoutError> {
 /// Attestations and artifacts lie beside images in an index.
 fn is_image(descriptor: &Descriptor) -> bool {
     let unknown = descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
-    !unknown
-        && matches!(
-            descriptor.media_type.as_str(),
-            oci::INDEX | oci::DOCKER_INDEX | oci::MANIFEST | oci::DOCKER_MANIFEST
-        )
+    let media_type = descriptor.media_type.as_str();
+    !unknown && (oci::is_index(media_type) || oci::is_manifest(media_type))
 }
 
 fn nothing(index: &oci::Index) -> LayoutError {
@@ -86,13 +105,4 @@ fn name(descriptor: &Descriptor) -> String {
     let names = &descriptor.annotations;
     let name = names.get(oci::IMAGE_NAME).or_else(|| names.get(oci::REF_NAME));
     name.cloned().unwrap_or_else(|| descriptor.digest.to_string())
-}
-
-/// This machine's architecture as images spell it.
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

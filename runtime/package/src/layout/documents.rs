@@ -4,14 +4,13 @@
 use std::path::Path;
 
 use crate::digest::Digest;
-use crate::image_name::ImageName;
-use crate::layout::Fault;
-use crate::layout::blobs::Blobs;
-use crate::layout::choose;
+use crate::layout::blobs::Layout;
 use crate::layout::error::LayoutError;
-use crate::oci::{self, Descriptor};
+use crate::layout::{choose, image_in};
+use crate::oci;
 use crate::open_error::OpenError;
 use crate::parse::MANIFEST_FILE;
+use crate::reference::Reference;
 
 /// Most platforms of one image.
 const MAX_MANIFESTS: usize = 64;
@@ -22,7 +21,7 @@ pub struct ImageDocuments {
     /// Of the image index, or of the manifest where there is no index: what is signed.
     pub digest: Digest,
     /// The name that the layout gives it, for which there is only the layout's word.
-    pub name: Option<ImageName>,
+    pub name: Option<Reference>,
     /// Name and version of the package, as the index says them.
     pub package: Option<String>,
     pub version: Option<String>,
@@ -45,39 +44,32 @@ impl ImageDocuments {
         if is_manifest || (meta.is_dir() && path.join(MANIFEST_FILE).exists()) {
             return Err(OpenError::NotPacked { path: path.to_owned() });
         }
-        let blobs = match meta.is_dir() {
-            true if !path.join(oci::LAYOUT_FILE).exists() => Err(Fault::NotALayout),
-            true => Blobs::folder(path),
-            false => Blobs::tar(path),
+        let (layout, wanted) = match image_in(path) {
+            // One image of a store.
+            Some((root, image)) => (Layout::folder(root), Some(image)),
+            None => (Layout::open(path)?, None),
         };
-        let read = blobs.and_then(|blobs| read(&blobs).map_err(Fault::Layout));
-        read.map_err(|fault| match fault {
-            Fault::Layout(source) => OpenError::Layout { path: path.to_owned(), source },
-            Fault::NotALayout | Fault::Manifest(_) => {
-                OpenError::NotAPackage { path: path.to_owned() }
-            }
-        })
+        let damaged = |source| OpenError::Layout { path: path.to_owned(), source };
+        read(&layout, wanted).map_err(damaged)
     }
 }
 
-fn read(blobs: &Blobs) -> Result<ImageDocuments, LayoutError> {
-    blobs.check_marker()?;
-    let top = choose::top(blobs)?;
+fn read(layout: &Layout, wanted: Option<Digest>) -> Result<ImageDocuments, LayoutError> {
+    let top = choose::top(layout, wanted)?;
     let name = top.annotations.get(oci::IMAGE_NAME).and_then(|name| name.parse().ok());
-    let bytes = blobs.bytes(&top, "image index")?;
     let mut found = ImageDocuments {
         digest: top.digest,
         name,
         package: None,
         version: None,
-        documents: vec![bytes],
+        documents: vec![layout.document(&top, "image index")?],
     };
-    if !matches!(top.media_type.as_str(), oci::INDEX | oci::DOCKER_INDEX) {
-        let image: oci::Image = blobs.json(&top, "manifest")?;
+    if !oci::is_index(&top.media_type) {
+        let image: oci::Image = layout.json(&top, "manifest")?;
         found.describe(&image.annotations);
         return Ok(found);
     }
-    let index: oci::Index = blobs.json(&top, "image index")?;
+    let index: oci::Index = layout.json(&top, "image index")?;
     found.describe(&index.annotations);
     let count = index.manifests.len();
     if count > MAX_MANIFESTS {
@@ -85,15 +77,11 @@ fn read(blobs: &Blobs) -> Result<ImageDocuments, LayoutError> {
     }
     for manifest in &index.manifests {
         // A layout may hold one platform of several.
-        if is_manifest(manifest) && blobs.has(manifest)? {
-            found.documents.push(blobs.bytes(manifest, "manifest")?);
+        if oci::is_manifest(&manifest.media_type) && layout.has(manifest)? {
+            found.documents.push(layout.document(manifest, "manifest")?);
         }
     }
     Ok(found)
-}
-
-fn is_manifest(descriptor: &Descriptor) -> bool {
-    matches!(descriptor.media_type.as_str(), oci::MANIFEST | oci::DOCKER_MANIFEST)
 }
 
 impl ImageDocuments {

@@ -25,6 +25,8 @@ pub enum LayoutError {
     Version(String),
     #[error("it holds no image")]
     Empty,
+    #[error("it holds no image {0}")]
+    NoSuchImage(Digest),
     #[error("it holds several images ({}): export one alone", .0.join(", "))]
     Ambiguous(Vec<String>),
     #[error("its index points to indexes more than {0} deep")]
@@ -61,6 +63,7 @@ impl Reason for LayoutError {
             Self::NotText => "bad-manifest",
             Self::Version(_)
             | Self::Empty
+            | Self::NoSuchImage(_)
             | Self::Ambiguous(_)
             | Self::MediaType { .. }
             | Self::CompressedLayer { .. }

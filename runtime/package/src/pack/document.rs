@@ -3,8 +3,8 @@
 use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::oci::{self, Annotations, Config, Descriptor, Image, Index, Marker, Platform, RootFs};
-use crate::pack::reference::ImageRef;
 use crate::parse::MANIFEST_FILE;
+use crate::reference::ImageRef;
 
 /// Version of the image specification's documents.
 const SCHEMA_VERSION: u32 = 2;
@@ -41,13 +41,7 @@ fn index_of(manifests: Vec<Descriptor>, annotations: Annotations) -> Vec<u8> {
 }
 
 fn descriptor(media_type: &str, digest: Digest, len: usize) -> Descriptor {
-    Descriptor {
-        annotations: Annotations::new(),
-        digest,
-        media_type: media_type.to_owned(),
-        platform: None,
-        size: len as u64,
-    }
+    Descriptor::new(media_type, digest, len as u64)
 }
 
 // === impl Documents ===
@@ -88,10 +82,12 @@ impl<'a> Documents<'a> {
     pub(super) fn manifest(&self, config: Digest, config_len: usize) -> Vec<u8> {
         let image = Image {
             annotations: self.annotations.clone(),
+            artifact_type: None,
             config: descriptor(oci::CONFIG, config, config_len),
             layers: self.layers.to_vec(),
             media_type: Some(oci::MANIFEST.to_owned()),
             schema_version: SCHEMA_VERSION,
+            subject: None,
         };
         text(&image).into_bytes()
     }

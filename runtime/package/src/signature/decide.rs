@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::image_name::ImageName;
 use crate::reason::Reason;
+use crate::reference::Reference;
 use crate::signature::error::SignatureError;
 use crate::signature::policy::{Otherwise, Pattern, Policy, Rule};
 use crate::signature::signed::{Claim, Signature};
@@ -18,7 +18,7 @@ const MAX_TOLD: usize = 4;
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// The name by which it was asked for.
-    pub image: &'a ImageName,
+    pub image: &'a Reference,
     /// Whether that name is only what the image says of itself. Then nothing but a signature for
     /// it counts: an image could call itself what needs none.
     pub self_named: bool,
@@ -86,7 +86,7 @@ impl Policy {
         if image.digest().is_some_and(|pinned| pinned != digest) {
             return Decision::Refused(Refusal::Pinned { image: image.to_string(), digest });
         }
-        let Some(rule) = self.rule(image.name()) else {
+        let Some(rule) = self.rule(&image.name()) else {
             let image = image.to_string();
             return match self.default {
                 Otherwise::Allow => Decision::Allowed { by: Vec::new(), claim: None },
@@ -142,7 +142,7 @@ impl Policy {
             why: error.to_string(),
         })?;
         if let Some(name) = &claim.image
-            && !is_for(name, request.image.name(), &rule.signed_as)
+            && !is_for(name, &request.image.name(), &rule.signed_as)
         {
             let name: String = name.chars().take(255).collect();
             let why = format!(
@@ -160,9 +160,9 @@ impl Policy {
 /// Whether a signature for `name` counts for a repository.
 fn is_for(name: &str, repository: &str, signed_as: &[Pattern]) -> bool {
     // cosign writes names as they were typed.
-    let Ok(name) = name.parse::<ImageName>() else { return false };
+    let Ok(name) = name.parse::<Reference>() else { return false };
     let name = name.name();
-    name == repository || signed_as.iter().any(|pattern| pattern.matches(name))
+    name == repository || signed_as.iter().any(|pattern| pattern.matches(&name))
 }
 
 // === impl Refusal ===

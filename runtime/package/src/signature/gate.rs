@@ -1,14 +1,15 @@
 //! Opening packages under a policy: first the documents, then the decision, and only then
 //! anything of the package.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
-use crate::image_name::ImageName;
 use crate::layout::{ImageDocuments, LayoutError};
 use crate::open_error::OpenError;
 use crate::package::Package;
+use crate::reference::Reference;
 use crate::signature::decide::{Decision, Refusal, Request};
 use crate::signature::envelope::{Envelope, MAX_ENVELOPE};
 use crate::signature::policy::Policy;
@@ -36,9 +37,10 @@ pub struct Gate {
     pub envelopes: Vec<Envelope>,
     /// A node's store, if it has one.
     pub store: Option<NodeStore>,
-    /// The name by which the images were asked for; none leaves it to their own word and their
-    /// signatures.
-    pub name: Option<ImageName>,
+    /// The name by which every image is asked for, and that of each path. Without one it is left to
+    /// the image's own word and its signatures.
+    pub name: Option<Reference>,
+    pub names: BTreeMap<PathBuf, Reference>,
 }
 
 /// Where the envelope of an image's file or folder lies, unless it is named.
@@ -68,11 +70,11 @@ impl Gate {
     pub fn admit(&self, path: &Path) -> Result<(Package, Admitted), OpenError> {
         let image = ImageDocuments::read(path)?;
         let refused = |refusal| OpenError::Refused { path: path.to_owned(), source: refusal };
-        let name = self.name.clone().or_else(|| image.name.clone());
+        let asked = self.name.as_ref().or_else(|| self.names.get(path));
+        let name = asked.or(image.name.as_ref()).cloned();
         let nameless = Refusal::NoName { digest: image.digest };
         let name = name.ok_or_else(|| refused(Box::new(nameless)))?;
-        let request =
-            Request { image: &name, self_named: self.name.is_none(), digest: image.digest };
+        let request = Request { image: &name, self_named: asked.is_none(), digest: image.digest };
         let decision = self.policy.decide(&request, &self.signatures(path, image.digest)?);
         let admitted = match decision {
             Decision::Allowed { by, claim } => Admitted { image: name.to_string(), by, claim },

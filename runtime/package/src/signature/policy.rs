@@ -21,9 +21,9 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::mistakes::{ManifestErrors, Mistakes};
-use crate::pack::ImageRef;
 use crate::parse::report_syntax;
 use crate::reader::{At, Reader};
+use crate::reference::ImageRef;
 use crate::signature::key::PublicKey;
 
 /// Longest policy, in bytes.
@@ -306,13 +306,13 @@ impl Pattern {
         if whole != folder {
             let whole = match rest {
                 Some(rest) => format!("{}*", &whole[..whole.len() - rest.len()]),
-                None => whole.to_owned(),
+                None => whole,
             };
             return Err(format!("write it with its registry: `{whole}`"));
         }
         Ok(match rest {
             Some(rest) => Self::Below(whole[..whole.len() - rest.len()].to_owned()),
-            None => Self::Exactly(whole.to_owned()),
+            None => Self::Exactly(whole),
         })
     }
 

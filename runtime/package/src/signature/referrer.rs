@@ -131,16 +131,8 @@ impl Referrer {
         let layer = signature.to_bundle()?;
         let is_index = serde_json::from_slice::<oci::Image>(subject).is_err();
         let kind = if is_index { oci::INDEX } else { oci::MANIFEST };
-        let mut annotations = Annotations::from([
-            (CONTENT.to_owned(), "dsse-envelope".to_owned()),
-            (PREDICATE.to_owned(), PREDICATE_TYPE.to_owned()),
-        ]);
-        let claims = signature.claims().unwrap_or_default();
-        if let Some(at) = claims.into_iter().find_map(|claim| claim.signed_at) {
-            annotations.insert(CREATED.to_owned(), at);
-        }
         let manifest = json!({
-            "annotations": annotations,
+            "annotations": Self::annotations(signature),
             "artifactType": BUNDLE_TYPE,
             "config": descriptor(EMPTY_TYPE, EMPTY),
             "layers": [descriptor(BUNDLE_TYPE, &layer)],
@@ -150,6 +142,19 @@ impl Referrer {
         });
         let manifest = manifest.to_string().into_bytes();
         Some(Self { manifest, config: EMPTY.to_vec(), layer })
+    }
+
+    /// What the manifest says of the bundle: for people, and for `cosign tree`.
+    pub fn annotations(signature: &Signature) -> Annotations {
+        let mut annotations = Annotations::from([
+            (CONTENT.to_owned(), "dsse-envelope".to_owned()),
+            (PREDICATE.to_owned(), PREDICATE_TYPE.to_owned()),
+        ]);
+        let claims = signature.claims().unwrap_or_default();
+        if let Some(at) = claims.into_iter().find_map(|claim| claim.signed_at) {
+            annotations.insert(CREATED.to_owned(), at);
+        }
+        annotations
     }
 
     /// The entry of an index for it.

@@ -56,7 +56,7 @@ struct Predicate {
 /// The statement about a subject, as the bytes that are signed.
 pub(super) fn write(subject: &Subject) -> Vec<u8> {
     let digest = BTreeMap::from([("sha256".to_owned(), subject.digest.hex())]);
-    let name = Some(subject.image.name().to_owned());
+    let name = Some(subject.image.name());
     let statement = Statement {
         kind: STATEMENT_TYPE.to_owned(),
         subject: vec![ResourceDescriptor { name, digest }],

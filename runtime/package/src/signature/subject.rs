@@ -1,7 +1,7 @@
 //! What is signed: a digest, and what it is said to be.
 
 use crate::digest::Digest;
-use crate::image_name::ImageName;
+use crate::reference::Reference;
 
 /// An image that somebody vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct Subject {
     pub digest: Digest,
     /// The repository that it is signed for. A signature for one is none for another, unless a
     /// policy says so.
-    pub image: ImageName,
+    pub image: Reference,
     /// The package's name and version, as its index says them: for people.
     pub package: Option<String>,
     pub version: Option<String>,

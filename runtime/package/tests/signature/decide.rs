@@ -50,7 +50,7 @@ fn an_image_signed_by_a_key_of_its_rule_may_run() {
 
 #[test]
 fn an_unsigned_image_may_not_run_and_the_error_says_whose_signature_is_missing() {
-    refused(IMAGE, &[], "unsigned", "plus-one (sha256:");
+    refused(IMAGE, &[], "unsigned", "plus-one:latest (sha256:");
     refused(IMAGE, &[], "unsigned", "is not signed; the policy wants one by release");
 }
 

@@ -53,7 +53,7 @@ fn read_all(bytes: &[u8]) {
         let _ = PublicKey::from_pem(text);
         let _ = PrivateKey::from_pem(text, None);
         let _ = Policy::parse(text, Path::new("p"), &|_| Ok(text.to_owned()));
-        let _ = text.parse::<wick_package::ImageName>();
+        let _ = text.parse::<wick_package::Reference>();
     }
 }
 

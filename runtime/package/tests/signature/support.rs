@@ -4,7 +4,7 @@ use std::path::Path;
 
 use wick_package::pack::{Format, Options, write_layout};
 use wick_package::signature::{Envelope, Policy, PrivateKey, PublicKey, Signature, Subject};
-use wick_package::{Digest, ImageName, ManifestErrors, Package};
+use wick_package::{Digest, ManifestErrors, Package, Reference};
 
 pub const IMAGE: &str = "registry.example/vision/plus-one";
 
@@ -48,7 +48,7 @@ pub fn key(number: u8) -> PrivateKey {
     PrivateKey::from_seed(&[number; 32])
 }
 
-pub fn name(text: &str) -> ImageName {
+pub fn name(text: &str) -> Reference {
     text.parse().unwrap()
 }
 

@@ -3,39 +3,132 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use wick_package::{Digest, GraphSpec, Manifest, Package, RelPath, TensorSpec};
+use wick_package::oci::Descriptor;
+use wick_package::{Digest, GraphSpec, Layer, Manifest, Package, RelPath, TensorSpec};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
+use crate::registries::{self, RegistryArgs, StoreArgs};
 
-/// Show what is in a package: tensors, graphs, devices, layers, sizes, digests
+/// Show what is in a package: tensors, graphs, devices, layers, sizes, digests, signatures
+///
+/// Of an image at a registry, only what describes it is fetched, and not the weights.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// A package directory, an OCI layout, or its tar
+    /// A package directory, an OCI layout, its tar, or an image of the store or of a registry
     #[arg(value_name = "PACKAGE", default_value = ".")]
     package: PathBuf,
     /// Leave out digests that would have to be computed
     #[arg(long)]
     no_digests: bool,
+    /// Ask the registry, even if the image is in the store
+    #[arg(long)]
+    remote: bool,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What is shown.
+struct View {
+    manifest: Manifest,
+    digest: Digest,
+    path: Option<PathBuf>,
+    layers: Vec<Layer>,
+    files: Vec<File>,
+    /// None for what is no image of the store or of a registry.
+    image: Option<Image>,
+}
+
+/// What an image has beside the package.
+struct Image {
+    reference: String,
+    platforms: Vec<String>,
+    referrers: Vec<Descriptor>,
 }
 
 /// A file of the package.
 struct File {
     path: String,
     role: &'static str,
-    size: u64,
+    /// None where only its layer's is known.
+    size: Option<u64>,
     digest: Option<Digest>,
 }
 
 pub fn run(args: &InspectArgs, format: Format) -> Outcome {
-    let package = host::open(&args.package)?;
-    let files = files(&package, !args.no_digests)?;
+    let view = view(args)?;
     match format {
-        Format::Json => output::json(&to_json(&package, &files)),
-        Format::Human | Format::Raw => output::line(to_text(&package, &files)),
+        Format::Json => output::json(&to_json(&view)),
+        Format::Human | Format::Raw => output::line(to_text(&view)),
     }
     Ok(())
+}
+
+fn view(args: &InspectArgs) -> Outcome<View> {
+    let Some(name) = registries::name_of(&args.package) else {
+        return View::of(&host::open(&args.package)?, !args.no_digests);
+    };
+    if !args.remote {
+        let store = args.store.store()?;
+        if let Ok(image) = store.find(name) {
+            let opened = store.open_package(&image.descriptor);
+            let (package, _lease) = opened.map_err(|error| Failure::stored(&error))?;
+            let mut view = View::of(&package, !args.no_digests)?;
+            let reference = image.names.first().cloned().unwrap_or_else(|| name.to_owned());
+            let referrers = image.referrers;
+            view.image = Some(Image { reference, platforms: Vec::new(), referrers });
+            return Ok(view);
+        }
+        if !registries::is_whole_name(name) {
+            // The error of a path, which a word like this mostly is.
+            return View::of(&host::open(&args.package)?, false);
+        }
+    }
+    remote(args, name)
+}
+
+fn remote(args: &InspectArgs, name: &str) -> Outcome<View> {
+    let reference = registries::reference(name)?;
+    let registry = args.registries.registry()?;
+    let seen = registries::block_on(async {
+        registry.inspect(&reference).await.map_err(|error| Failure::of(&error))
+    })?;
+    let files = seen.manifest.files().into_iter().map(|file| File {
+        path: file.path.to_string(),
+        role: file.role.as_str(),
+        size: None,
+        digest: seen.file_digests.get(file.path.as_str()).copied(),
+    });
+    Ok(View {
+        files: files.collect(),
+        digest: seen.digest,
+        path: None,
+        layers: seen.layers,
+        image: Some(Image {
+            reference: reference.to_string(),
+            platforms: seen.platforms,
+            referrers: seen.referrers,
+        }),
+        manifest: seen.manifest,
+    })
+}
+
+// === impl View ===
+
+impl View {
+    fn of(package: &Package, digests: bool) -> Outcome<Self> {
+        Ok(Self {
+            manifest: package.manifest().clone(),
+            digest: package.digest(),
+            path: Some(package.path().to_owned()),
+            layers: package.layers(),
+            files: files(package, digests)?,
+            image: None,
+        })
+    }
 }
 
 fn files(package: &Package, digests: bool) -> Outcome<Vec<File>> {
@@ -45,7 +138,7 @@ fn files(package: &Package, digests: bool) -> Outcome<Vec<File>> {
             None if digests => Some(blob.hash()?),
             recorded => recorded,
         };
-        Ok(File { path: path.to_string(), role, size: blob.len, digest })
+        Ok(File { path: path.to_string(), role, size: Some(blob.len), digest })
     };
     let files = package.manifest().files();
     let files = files.iter().map(|file| one(file.path, file.role.as_str()));
@@ -56,12 +149,13 @@ fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn to_json(package: &Package, files: &[File]) -> Value {
+fn to_json(view: &View) -> Value {
     let Manifest { name, version, description, handler, graphs, inputs, outputs, .. } =
-        package.manifest();
-    let limits = &package.manifest().limits;
-    let wants = &package.manifest().wants;
-    let files: Vec<_> = files
+        &view.manifest;
+    let limits = &view.manifest.limits;
+    let wants = &view.manifest.wants;
+    let files: Vec<_> = view
+        .files
         .iter()
         .map(|file| {
             json!({
@@ -73,8 +167,8 @@ fn to_json(package: &Package, files: &[File]) -> Value {
         "name": name,
         "version": version.to_string(),
         "description": description,
-        "path": package.path(),
-        "digest": package.digest(),
+        "path": view.path,
+        "digest": view.digest,
         "handler": handler.as_ref().map(|handler| handler.component.as_str()),
         "graphs": graphs.iter().map(graph_json).collect::<Vec<_>>(),
         "inputs": inputs,
@@ -88,7 +182,7 @@ fn to_json(package: &Package, files: &[File]) -> Value {
             "weight": limits.weight,
             "request": limits.request,
         },
-        "idle": { "graph_ms": package.manifest().idle.graph.map(millis) },
+        "idle": { "graph_ms": view.manifest.idle.graph.map(millis) },
         "wants": {
             "network": wants.network.iter().map(|to| format!("{}:{}", to.host, to.port))
                 .collect::<Vec<_>>(),
@@ -98,7 +192,12 @@ fn to_json(package: &Package, files: &[File]) -> Value {
             })).collect::<Vec<_>>(),
         },
         "files": files,
-        "layers": package.layers(),
+        "layers": view.layers,
+        "image": view.image.as_ref().map(|image| json!({
+            "reference": image.reference,
+            "platforms": image.platforms,
+            "referrers": image.referrers,
+        })),
     })
 }
 
@@ -120,21 +219,43 @@ fn graph_json(graph: &GraphSpec) -> Value {
     })
 }
 
-fn to_text(package: &Package, files: &[File]) -> String {
-    let manifest = package.manifest();
+fn to_text(view: &View) -> String {
+    let manifest = &view.manifest;
     let mut text = format!("{} {}\n", output::bold(manifest.name.as_str()), manifest.version);
     if let Some(description) = &manifest.description {
         text.push_str(&format!("{description}\n"));
     }
-    text.push_str(&format!("{}\n", package.digest()));
+    text.push_str(&format!("{}\n", view.digest));
+    if let Some(image) = &view.image {
+        text.push_str(&format!("{}\n", image.reference));
+        if !image.platforms.is_empty() {
+            text.push_str(&format!("for {}\n", image.platforms.join(", ")));
+        }
+    }
     let mut add = |title: &str, table: String| {
         text.push_str(&format!("\n{}\n{table}\n", output::bold(title)));
     };
     add("Tensors", tensors(manifest));
     add("Graphs", graphs(manifest));
-    add("Files", file_table(files));
-    add("Layers", layers(package));
+    add("Files", file_table(&view.files));
+    add("Layers", layers(&view.layers));
+    if let Some(image) = &view.image {
+        add("Signatures and other referrers", referrers(&image.referrers));
+    }
     text.trim_end().to_owned()
+}
+
+fn referrers(referrers: &[Descriptor]) -> String {
+    if referrers.is_empty() {
+        return "none".to_owned();
+    }
+    let mut table = output::table(["TYPE", "DIGEST", "SIZE"]);
+    for referrer in referrers {
+        let kind = referrer.artifact_type.as_deref().unwrap_or(&referrer.media_type);
+        let size = output::size(referrer.size);
+        table.add_row([kind.to_owned(), referrer.digest.short(), size]);
+    }
+    table.trim_fmt()
 }
 
 fn tensors(manifest: &Manifest) -> String {
@@ -181,15 +302,15 @@ fn file_table(files: &[File]) -> String {
     let mut table = output::table(["PATH", "ROLE", "SIZE", "DIGEST"]);
     for file in files {
         let digest = file.digest.map_or_else(String::new, |digest| digest.short());
-        let size = output::size(file.size);
+        let size = file.size.map_or_else(String::new, output::size);
         table.add_row([file.path.clone(), file.role.to_owned(), size, digest]);
     }
     table.trim_fmt()
 }
 
-fn layers(package: &Package) -> String {
+fn layers(layers: &[Layer]) -> String {
     let mut table = output::table(["ROLE", "SIZE", "DIGEST", "FILES"]);
-    for layer in package.layers() {
+    for layer in layers {
         let role = serde_json::to_value(layer.role).unwrap_or_default();
         table.add_row([
             role.as_str().unwrap_or_default().to_owned(),

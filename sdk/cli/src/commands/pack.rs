@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use wick_package::Package;
-use wick_package::pack::{self, ImageRef, Options, Packed};
+use wick_package::pack::{self, Options, Packed};
+use wick_package::{ImageRef, Package};
 
 use crate::failure::{Failure, Outcome};
 use crate::host;

@@ -37,6 +37,7 @@ use crate::host::{self, Host, HostArgs};
 use crate::output::{self, Format};
 use crate::policy::PolicyArgs;
 use crate::quantity;
+use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
 
 use cycle::CycleArgs;
 use edge::EdgeArgs;
@@ -54,9 +55,10 @@ Examples:
   wick run ./filetype ./ocr
   wick run ./filetype --watch --log-level debug
   wick run filetype.tar --addr 0.0.0.0:8080 --output json
+  wick run registry.example.com/team/filetype:1.2.0
   wick run ./classify -- cat.png dog.png      a command package, as a job")]
 pub struct RunArgs {
-    /// Package directories, OCI layouts, or their tars
+    /// Package directories, OCI layouts, their tars, or images, which are pulled if need be
     #[arg(required = true, value_name = "PACKAGE")]
     pub packages: Vec<PathBuf>,
     /// Arguments of a command package
@@ -86,6 +88,9 @@ pub struct RunArgs {
     /// Check flags and packages, and serve nothing
     #[arg(long)]
     check_config: bool,
+    /// When to ask the registry for an image
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: PullPolicy,
     #[command(flatten)]
     cycle: CycleArgs,
     #[command(flatten)]
@@ -96,6 +101,10 @@ pub struct RunArgs {
     mqtt: MqttArgs,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -114,6 +123,13 @@ pub fn run(mut args: RunArgs, format: Format) -> Outcome<ExitCode> {
     let env = |name: &str| std::env::var(name).ok();
     let grants = args.grants.grants(env)?;
     args.mqtt.settings(&limits(&args), env)?;
+    // What is held is not deleted from the store while it runs.
+    let (packages, _held) =
+        registries::have_all(&args.packages, &args.registries, &args.store, args.pull, format)?;
+    for (asked, path) in args.packages.iter().zip(&packages) {
+        args.policy.know(asked, path, &args.store)?;
+    }
+    args.packages = packages;
     if args.check_config {
         return check_config(&args, format);
     }

@@ -1,17 +1,23 @@
 //! `wick sign`: say with a key that an image is approved.
 
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::json;
-use wick_package::signature::{Envelope, Signature, Subject, envelope_beside, read_envelope};
-use wick_package::{ImageDocuments, ImageName};
+use wick_package::oci::Annotations;
+use wick_package::signature::{
+    BUNDLE_TYPE, Envelope, PublicKey, Referrer, Signature, Subject, envelope_beside, read_envelope,
+};
+use wick_package::{Digest, ImageDocuments, Reference};
+use wick_registry::Artifact;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::keys::PassphraseArgs;
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
+use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
 
 /// Sign an image
 ///
@@ -22,9 +28,10 @@ use crate::policy::SignatureArgs;
 #[command(after_help = "\
 Examples:
   wick sign filetype-1.2.0.tar --key release.key --name registry.example/vision/filetype
+  wick sign registry.example/vision/filetype:1.2.0 --key release.key
   wick sign filetype-1.2.0.tar --key release.key --node      for pods of this node")]
 pub struct SignArgs {
-    /// An image: what `wick pack` has written
+    /// An image: what `wick pack` has written, or one of a registry, which gets the signature
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
     /// The private key
@@ -34,7 +41,7 @@ pub struct SignArgs {
     passphrase: PassphraseArgs,
     /// The name that it is signed for; the image's own otherwise
     #[arg(long, value_name = "REFERENCE")]
-    name: Option<ImageName>,
+    name: Option<Reference>,
     /// The envelope to write; IMAGE.envelope.json otherwise
     #[arg(short, long, value_name = "FILE", conflicts_with = "node")]
     out: Option<PathBuf>,
@@ -43,47 +50,65 @@ pub struct SignArgs {
     node: bool,
     #[command(flatten)]
     signatures: SignatureArgs,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Say what would be signed
     #[arg(long)]
     dry_run: bool,
 }
 
+/// Where a signature goes.
+enum To {
+    /// To the image at its registry, as a referrer.
+    Registry(Reference),
+    Node(PathBuf),
+    File(PathBuf),
+}
+
 pub fn run(args: &SignArgs, format: Format) -> Outcome {
-    let image = ImageDocuments::read(&args.image).map_err(|error| Failure::open(&error))?;
-    let subject = subject(args, &image)?;
+    let asked = std::slice::from_ref(&args.image);
+    let policy = PullPolicy::default();
+    let (paths, _held) =
+        registries::have_all(asked, &args.registries, &args.store, policy, format)?;
+    let path = paths.first().unwrap_or(&args.image);
+    let named = registries::name_of(&args.image).map(registries::reference).transpose()?;
+    let image = ImageDocuments::read(path).map_err(|error| Failure::open(&error))?;
+    let subject = subject(args, &image, named.as_ref())?;
     let key = args.passphrase.private_key(&args.key)?;
-    let id = key.public().id();
-    let to = match (args.node, &args.out) {
-        (true, _) => args.signatures.place().to_owned(),
-        (false, Some(out)) => out.clone(),
-        (false, None) => envelope_beside(&args.image),
+    let to = match (args.node, &args.out, named) {
+        (true, ..) => To::Node(args.signatures.place().to_owned()),
+        (false, Some(out), _) => To::File(out.clone()),
+        (false, None, Some(named)) => To::Registry(named),
+        (false, None, None) => To::File(envelope_beside(&args.image)),
     };
     if !args.dry_run {
-        let signature = Signature::sign(&subject, &key);
-        let envelope = Envelope::new(image.digest, image.documents, vec![signature]);
-        let envelope = envelope.map_err(|error| Failure::of(&error))?;
-        match args.node {
-            true => args.signatures.store().put(envelope).map_err(|error| Failure::of(&error))?,
-            false => write(&to, envelope)?,
-        }
+        to.put(args, image, Signature::sign(&subject, &key))?;
     }
-    if format == Format::Json {
-        output::json(&json!({
-            "digest": subject.digest, "name": subject.image.name(), "key": id,
-            "package": subject.package, "version": subject.version,
-            "signed_at": subject.signed_at, "envelope": to, "dry_run": args.dry_run,
-        }));
-        return Ok(());
-    }
-    let verb = if args.dry_run { "would sign" } else { "signed" };
-    output::line(subject.digest);
-    eprintln!("{verb} {} for {} with {id}", args.image.display(), subject.image.name());
-    eprintln!("{} {}", if args.dry_run { "would write" } else { "wrote" }, to.display());
+    report(args, &subject, &key.public(), &to, format);
     Ok(())
 }
 
-fn subject(args: &SignArgs, image: &ImageDocuments) -> Outcome<Subject> {
-    let name = args.name.clone().or_else(|| image.name.clone()).ok_or_else(|| {
+fn report(args: &SignArgs, subject: &Subject, key: &PublicKey, to: &To, format: Format) {
+    let (id, name, to) = (key.id(), subject.image.name(), to.to_string());
+    if format == Format::Json {
+        output::json(&json!({
+            "digest": subject.digest, "name": name, "key": id, "package": subject.package,
+            "version": subject.version, "signed_at": subject.signed_at, "to": to,
+            "dry_run": args.dry_run,
+        }));
+        return;
+    }
+    let (signed, wrote) =
+        if args.dry_run { ("would sign", "would write") } else { ("signed", "wrote") };
+    output::line(subject.digest);
+    eprintln!("{signed} {} for {name} with {id}", args.image.display());
+    eprintln!("{wrote} {to}");
+}
+
+fn subject(args: &SignArgs, image: &ImageDocuments, asked: Option<&Reference>) -> Outcome<Subject> {
+    let name = args.name.as_ref().or(asked).or(image.name.as_ref()).ok_or_else(|| {
         Failure::usage(format_args!("{} does not say what it is called", args.image.display()))
             .help("give the name that it is signed for with --name")
     })?;
@@ -94,10 +119,52 @@ fn subject(args: &SignArgs, image: &ImageDocuments) -> Outcome<Subject> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     Ok(Subject {
         digest: image.digest,
-        image: name,
+        image: name.clone(),
         package: image.package.clone(),
         version: image.version.clone(),
         signed_at: Some(now),
+    })
+}
+
+// === impl To ===
+
+impl To {
+    fn put(&self, args: &SignArgs, image: ImageDocuments, signature: Signature) -> Outcome {
+        if let Self::Registry(reference) = self {
+            return attach(args, reference, image.digest, &signature);
+        }
+        let envelope = Envelope::new(image.digest, image.documents, vec![signature]);
+        let envelope = envelope.map_err(|error| Failure::of(&error))?;
+        match self {
+            Self::File(path) => write(path, envelope),
+            _ => args.signatures.store().put(envelope).map_err(|error| Failure::of(&error)),
+        }
+    }
+}
+
+impl Display for To {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => write!(f, "{}", reference.name()),
+            Self::Node(path) | Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Put a signature beside its image at the registry.
+fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Signature) -> Outcome {
+    let annotations = Referrer::annotations(signature);
+    // Only signatures of cosign 2 have no bundle, and this one is ours.
+    let bundle = signature.to_bundle().unwrap_or_default();
+    let artifact = Artifact {
+        artifact_type: BUNDLE_TYPE.to_owned(),
+        annotations,
+        layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
+    };
+    let registry = args.registries.registry()?;
+    registries::block_on(async {
+        let attached = registry.attach(reference, image, &artifact).await;
+        attached.map(drop).map_err(|error| Failure::of(&error))
     })
 }
 

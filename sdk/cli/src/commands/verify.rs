@@ -3,24 +3,25 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use wick_package::ImageName;
+use wick_package::Reference;
 use wick_package::signature::{Admitted, Otherwise, Pattern, Policy, Rule, TrustedKey};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
+use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
 use crate::{keys, policy};
 
 /// Check an image's signatures and every byte of it
 ///
-/// With a policy it is what `wick run --policy` checks. Nothing is fetched.
+/// With a policy it is what `wick run --policy` checks.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   wick verify filetype-1.2.0.tar --key release.pub
   wick verify filetype-1.2.0.tar --policy policy.toml --name registry.example/vision/filetype")]
 pub struct VerifyArgs {
-    /// An image: what `wick pack` has written
+    /// An image: what `wick pack` has written, or one of a registry, which is pulled if need be
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
     /// A public key that may have signed it; several times: one of them must have
@@ -36,9 +37,16 @@ pub struct VerifyArgs {
     policy: Option<PathBuf>,
     /// The name by which it is asked for; what it calls itself otherwise
     #[arg(long, value_name = "REFERENCE")]
-    name: Option<ImageName>,
+    name: Option<Reference>,
+    /// When to ask the registry
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: PullPolicy,
     #[command(flatten)]
     signatures: SignatureArgs,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub fn run(args: &VerifyArgs, format: Format) -> Outcome {
@@ -46,8 +54,15 @@ pub fn run(args: &VerifyArgs, format: Format) -> Outcome {
         Some(path) => policy::read(path)?,
         None => by_keys(args)?,
     };
-    let gate = args.signatures.gate(policy, args.name.clone())?;
-    let (package, admitted) = gate.admit(&args.image).map_err(|error| Failure::open(&error))?;
+    let mut gate = args.signatures.gate(policy, args.name.clone())?;
+    let asked = std::slice::from_ref(&args.image);
+    let (paths, _held) =
+        registries::have_all(asked, &args.registries, &args.store, args.pull, format)?;
+    let path = paths.first().unwrap_or(&args.image);
+    if path != &args.image {
+        policy::know(&mut gate, &args.image, path, &args.store.store()?)?;
+    }
+    let (package, admitted) = gate.admit(path).map_err(|error| Failure::open(&error))?;
     let Admitted { image, by, claim } = admitted;
     let signed_at = claim.as_ref().and_then(|claim| claim.signed_at.clone());
     if format == Format::Json {

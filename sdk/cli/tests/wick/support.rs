@@ -63,6 +63,14 @@ impl Sandbox {
             "WICK_SDK",
             "WICK_POLICY",
             "WICK_KEY_PASSPHRASE",
+            "WICK_STORE",
+            "WICK_PLAIN_HTTP",
+            "WICK_MIRRORS",
+            "WICK_REGISTRY_CA",
+            "WICK_REGISTRY_USER",
+            "DOCKER_CONFIG",
+            "REGISTRY_AUTH_FILE",
+            "XDG_RUNTIME_DIR",
         ] {
             command.env_remove(variable);
         }

@@ -1,0 +1,253 @@
+//! The commands with a real registry, Debian's `docker-registry`: run by `cargo xtask registry`.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use wick_testing::onnx;
+
+use crate::support::{Sandbox, str, text};
+
+/// Longest wait for the registry to listen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `ann` with the password `secret`, as htpasswd writes it.
+const HTPASSWD: &str = "ann:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+/// The same for Docker's file.
+const DOCKER_AUTH: &str = "YW5uOnNlY3JldA==";
+
+/// A running registry.
+struct Real {
+    addr: SocketAddr,
+    child: Child,
+}
+
+// === impl Real ===
+
+impl Real {
+    /// Start it with its data in the sandbox.
+    fn start(sandbox: &Sandbox, auth: bool) -> Self {
+        let executable = std::env::var_os("WICK_TEST_REGISTRY");
+        let executable = executable.expect("run these by `cargo xtask registry`");
+        let dir = sandbox.path("registry");
+        fs::create_dir_all(&dir).unwrap();
+        let root = dir.display();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error}}\n\
+             storage: {{filesystem: {{rootdirectory: {root}/data}}}}\n\
+             http: {{addr: '{addr}', secret: tests}}\n"
+        );
+        if auth {
+            fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
+            config += &format!("auth: {{htpasswd: {{realm: tests, path: {root}/htpasswd}}}}\n");
+        }
+        fs::write(dir.join("config.yml"), config).unwrap();
+        let mut command = Command::new(executable);
+        command.arg("serve").arg(dir.join("config.yml")).stdin(Stdio::null());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while TcpStream::connect(addr).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the registry does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { addr, child }
+    }
+
+    fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.addr)
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn a_package_is_pushed_pulled_listed_copied_run_and_removed() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let package = sandbox.package("plus-one");
+    let (image, copy) = (real.image("team/plus-one:1"), real.image("edge/plus-one:1"));
+    let pushed = sandbox.json(&["push", str(&package), &image, "--plain-http"]);
+    let packed = sandbox.json(&["pack", str(&package), "-o", "image.tar", "--name", &image]);
+    assert_eq!(pushed["digest"], packed["digest"]);
+    let tar = sandbox.json(&["push", "image.tar", &real.image("team/plus-one:2"), "--plain-http"]);
+    assert_eq!(tar["digest"], packed["digest"]);
+    let tags = sandbox.json(&["list", &image, "--plain-http"]);
+    assert_eq!(tags["tags"], json!(["1", "2"]));
+
+    let seen = sandbox.json(&["inspect", &image, "--plain-http"]);
+    assert_eq!(seen["name"], "plus-one");
+    assert_eq!(seen["image"]["platforms"], json!(["linux/amd64", "linux/arm64"]));
+    assert!(seen["files"][0]["digest"].as_str().unwrap().starts_with("sha256:"), "{seen}");
+    assert!(sandbox.json(&["images"])["images"].as_array().unwrap().is_empty());
+
+    let copied = sandbox.json(&["copy", &image, &copy, "--plain-http"]);
+    assert_eq!(copied["digest"], pushed["digest"]);
+
+    // It pulls what is missing, and then needs no registry.
+    let server = sandbox.serve(&[&copy, "--plain-http"]);
+    let answer = sandbox.json(&["infer", server.url(), "-i", "[1, 2, 3, 4]"]);
+    assert_eq!(answer["outputs"][0]["data"], json!([2.0, 3.0, 4.0, 5.0]));
+    let images = sandbox.json(&["images"]);
+    assert_eq!(images["images"][0]["names"], json!([copy]));
+    // What runs is not collected, whatever its age and size.
+    sandbox.json(&["gc", "--max-size", "0B", "--unused", "0s", "--grace", "0s"]);
+    let again = sandbox.json(&["infer", server.url(), "-i", "[5, 2, 3, 4]"]);
+    assert_eq!(again["outputs"][0]["data"][0], json!(6.0));
+    drop(server);
+    drop(real);
+    let server = sandbox.serve(&[&copy]);
+    drop(server);
+    assert_eq!(sandbox.json(&["images", "--check"])["faults"], json!([]));
+    let human = text(&sandbox.run(&["images"]));
+    assert!(human.contains(&copy) && human.contains("REFERRERS"), "{human}");
+    let removed = sandbox.json(&["rm", &copy]);
+    assert_eq!(removed["images"], json!([copy]));
+    assert!(removed["bytes"].as_u64().unwrap() > 0);
+    assert_eq!(sandbox.run(&["run", &copy, "--pull", "never"]).status.code(), Some(66));
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn dockers_file_has_the_password() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, true);
+    let package = sandbox.package("plus-one");
+    let image = real.image("team/plus-one:1");
+    let push = ["push", str(&package), &image, "--plain-http"];
+    let output = sandbox.run(&push);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("docker login"), "{}", text(&output));
+    let docker = sandbox.path("home/.docker");
+    fs::create_dir_all(&docker).unwrap();
+    let auths = json!({ "auths": { real.addr.to_string(): { "auth": DOCKER_AUTH } } });
+    fs::write(docker.join("config.json"), auths.to_string()).unwrap();
+    sandbox.json(&push);
+    fs::write(docker.join("config.json"), "{ broken").unwrap();
+    let output = sandbox.run(&push);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("config.json"), "{}", text(&output));
+    let mut given = sandbox.wick(&[&push[..], &["--registry-user", "ann"]].concat());
+    let output = given.env("WICK_REGISTRY_PASSWORD", "secret").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn a_full_disk_is_told_and_what_came_is_used_by_the_next_pull() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let image = pushed_with_weights(&sandbox, &real, 3 << 20);
+    // No file may be longer than 1 MiB, as on a disk with so much room.
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 2048; exec {} pull {image} --plain-http --output json",
+        env!("CARGO_BIN_EXE_wick")
+    );
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &command]).current_dir(sandbox.path(".")).env("HOME", sandbox.path("home"));
+    let output = limited.env_remove("XDG_DATA_HOME").env_remove("WICK_STORE").output().unwrap();
+    assert_eq!(output.status.code(), Some(73), "{}", text(&output));
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], "disk-full", "{error}");
+    assert_eq!(sandbox.json(&["images", "--check"])["faults"], json!([]));
+    let pulled = sandbox.json(&["pull", &image, "--plain-http"]);
+    // All but the chunk that found no room.
+    assert!(pulled["kept"].as_u64().unwrap() >= 1 << 19, "{pulled}");
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn kills_at_any_instant_leave_a_store_that_is_whole() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let one = pushed_with_weights(&sandbox, &real, 2 << 20);
+    let two = pushed_with_weights(&sandbox, &real, 5 << 20);
+    sandbox.json(&["pull", &one, "--plain-http"]);
+    let collect = ["gc", "--grace", "0s"];
+    let pull = ["pull", &two, "--plain-http"];
+    let start = |args: &[&str]| {
+        sandbox.wick(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for round in 0..30_u64 {
+        let (mut pulls, mut collects) = (start(&pull), start(&collect));
+        // Spread over the whole length of both.
+        std::thread::sleep(Duration::from_millis(3 * round));
+        for child in [&mut pulls, &mut collects] {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        let check = sandbox.json(&["images", "--check"]);
+        assert_eq!(check["faults"], json!([]), "after {round} kills");
+        let images = sandbox.json(&["images"]);
+        let images = images["images"].as_array().unwrap();
+        assert!(images.iter().any(|image| image["names"] == json!([one])), "after {round} kills");
+        if images.len() == 2 {
+            sandbox.json(&["rm", &two]);
+        }
+    }
+    sandbox.json(&pull);
+    assert_eq!(sandbox.json(&["images", "--check"])["faults"], json!([]));
+}
+
+/// Push a package whose weights have this length; the image's name.
+fn pushed_with_weights(sandbox: &Sandbox, real: &Real, len: usize) -> String {
+    let name = format!("weights-{len}");
+    let mut model = onnx::add_scalar(1.0, &[-1, 4]);
+    // Nothing loads it.
+    let filler: Vec<u8> =
+        (0..len as u64).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    model.extend(filler);
+    let package = sandbox.package_of(&name, &model, "");
+    let image = real.image(&format!("team/{name}:1"));
+    sandbox.json(&["push", str(&package), &image, "--plain-http"]);
+    image
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn a_signature_travels_with_its_image_and_a_policy_asks_for_it() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let package = sandbox.package("plus-one");
+    let (image, copy) = (real.image("team/plus-one:1"), real.image("edge/plus-one:1"));
+    sandbox.json(&["push", str(&package), &image, "--plain-http"]);
+    sandbox.json(&["key", "generate", "release", "--no-passphrase"]);
+    let policy = format!(
+        "default = \"deny\"\n[[key]]\nname = \"release\"\nfile = \"release.pub\"\n\
+         [[rule]]\nimages = [\"{}\"]\nkeys = [\"release\"]\n",
+        real.image("*")
+    );
+    fs::write(sandbox.path("policy.toml"), &policy).unwrap();
+    let code = |args: &[&str]| {
+        let output = sandbox.run(&[args, &["--plain-http", "--policy", "policy.toml"]].concat());
+        assert!(!text(&output).contains("panicked"), "{}", text(&output));
+        output.status.code()
+    };
+    let run = ["run", &image, "--check-config", "--store", "unsigned"];
+    assert_eq!(code(&run), Some(77));
+
+    let signed = sandbox.json(&["sign", &image, "--key", "release.key", "--plain-http"]);
+    assert_eq!(signed["to"], real.image("team/plus-one"));
+    // Another machine pulls the signature with the image.
+    assert_eq!(code(&["verify", &image, "--store", "signed"]), Some(0));
+    assert_eq!(code(&["run", &image, "--check-config", "--store", "signed"]), Some(0));
+
+    // A copy takes the signature along, and it is for another name.
+    sandbox.json(&["copy", &image, &copy, "--plain-http"]);
+    assert_eq!(code(&["verify", &copy, "--store", "copied"]), Some(77));
+    let mirrored = format!("{policy}signed_as = [\"{}\"]\n", real.image("team/*"));
+    fs::write(sandbox.path("policy.toml"), mirrored).unwrap();
+    assert_eq!(code(&["verify", &copy, "--store", "copied"]), Some(0));
+}
