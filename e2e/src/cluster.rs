@@ -67,6 +67,10 @@ pub struct Ours {
     pub shim: PathBuf,
     /// Where CDI specifications are read.
     pub cdi: PathBuf,
+    /// The policy of its node, read at each start of a package.
+    pub policy: PathBuf,
+    /// The node's store of signatures.
+    pub signatures: PathBuf,
     pub processes: Vec<Process>,
 }
 

@@ -34,12 +34,22 @@ pub fn module(name: &str) -> anyhow::Result<PathBuf> {
 pub fn import(cluster: &Cluster, package: &Path, reference: &str) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("make a folder")?;
     let tar = scratch.path().join("image.tar");
-    let mut wick = Command::new(folder(WICK)?);
-    wick.args(["pack", "--format", "tar", "--name", reference, "-o"]).arg(&tar).arg(package);
-    let output = wick.output().context("run `wick pack`")?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "pack {}: {}", package.display(), error.trim());
+    pack(package, reference, &tar)?;
     cluster.import_archive(&tar)
+}
+
+/// Pack a package into a tar.
+pub fn pack(package: &Path, reference: &str, tar: &Path) -> anyhow::Result<()> {
+    let (package, tar) = (package.display().to_string(), tar.display().to_string());
+    wick(&["pack", "--format", "tar", "--name", reference, "-o", &tar, &package]).map(drop)
+}
+
+/// Run `wick`, which must succeed; what it prints.
+pub fn wick(args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(folder(WICK)?).args(args).output().context("run `wick`")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "wick {}: {}", args.join(" "), error.trim());
+    String::from_utf8(output.stdout).context("what wick prints is text")
 }
 
 /// Import an image whose entrypoint is a component, as users of runwasi build them.

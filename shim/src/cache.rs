@@ -156,6 +156,14 @@ fn layers(mounts: &[Mount]) -> Option<Vec<PathBuf>> {
     Some(lower.split(':').map(PathBuf::from).collect())
 }
 
+/// Names the layers of an image on this node, for one use of it; none where they can't be told.
+///
+/// # Errors
+/// A layer is not there.
+pub fn layers_key(mounts: &[Mount], what: &str) -> anyhow::Result<Option<String>> {
+    layers(mounts).map(|layers| key(&layers, what)).transpose()
+}
+
 /// Names an image on this node for one version of the worker. An unpacked layer never changes,
 /// and when its folder's name is used again for another, the time of its last change is later.
 fn key(layers: &[PathBuf], worker: &str) -> anyhow::Result<String> {

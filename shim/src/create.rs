@@ -29,7 +29,7 @@ use crate::pod::{Pod, Tools};
 use crate::roster::Member;
 use crate::stdio::{Names, Stdio};
 use crate::worker::Worker;
-use crate::{cache, host, ordinary, rootfs};
+use crate::{cache, host, ordinary, policy, rootfs};
 
 /// Longest `wick.toml` that the shim reads to see whether the package has graphs.
 const MAX_MANIFEST: u64 = 1 << 20;
@@ -200,6 +200,10 @@ impl Job {
         tools.cloner.call(move |_| rootfs::mount(&mounts, &bundle))??;
         self.phases.done("mount");
         if self.kind == Kind::Wasm {
+            // Before anything of the package is opened.
+            let Plan { asked, order, .. } = &self.plan;
+            policy::check(&tools.host.policy, asked, order, &self.request.rootfs)?;
+            self.phases.done("policy");
             self.offer(tools);
         }
         self.cgroup.create(&self.plan.limits)?;

@@ -5,6 +5,7 @@ use std::fmt;
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 
 use crate::plan::Refusals;
+use crate::policy::Denied;
 use crate::state::Illegal;
 
 /// Why a call failed.
@@ -15,6 +16,8 @@ pub enum Fault {
     /// The spec asks for what can't be given.
     Refused(Refusals),
     Illegal(Illegal),
+    /// The node's policy does not let it run.
+    Denied(Denied),
     /// wick does not have it, and says what to do instead.
     Unsupported(String),
     Failed(anyhow::Error),
@@ -36,6 +39,7 @@ impl Fault {
             Self::NotFound(_) => Code::NOT_FOUND,
             Self::Exists(_) => Code::ALREADY_EXISTS,
             Self::Refused(_) => Code::INVALID_ARGUMENT,
+            Self::Denied(_) => Code::PERMISSION_DENIED,
             Self::Illegal(_) => Code::FAILED_PRECONDITION,
             Self::Unsupported(_) => Code::UNIMPLEMENTED,
             Self::Failed(_) => Code::UNKNOWN,
@@ -50,6 +54,7 @@ impl fmt::Display for Fault {
                 f.write_str(what)
             }
             Self::Refused(refusals) => fmt::Display::fmt(refusals, f),
+            Self::Denied(denied) => fmt::Display::fmt(denied, f),
             Self::Illegal(illegal) => fmt::Display::fmt(illegal, f),
             // With its causes: containerd shows one line.
             Self::Failed(error) => write!(f, "{error:#}"),
@@ -77,6 +82,9 @@ impl From<Refusals> for Fault {
 
 impl From<anyhow::Error> for Fault {
     fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
+        match error.downcast() {
+            Ok(denied) => Self::Denied(denied),
+            Err(error) => Self::Failed(error),
+        }
     }
 }

@@ -11,9 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
+use wick_package::signature::NODE_STORE;
+
+use crate::policy::Place;
 
 const CACHE: &str = "/var/lib/wick/cache";
+/// What must be signed by whom; without the file nothing must.
+const POLICY: &str = "/etc/wick/policy.toml";
 const BACKENDS: [&str; 2] = ["/var/lib/wick/backends", "/usr/lib/wick/backends"];
+
+/// The folder of the cache that remembers which files were hashed.
+const CHECKED: &str = "checked";
 
 /// Where a worker looks for programs: it starts none, and backends may ask.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,6 +32,7 @@ pub struct Host {
     worker: Option<PathBuf>,
     pub cache: Option<PathBuf>,
     pub backends: Option<PathBuf>,
+    pub policy: Place,
     opened: OnceLock<Executable>,
 }
 
@@ -44,7 +53,14 @@ impl Host {
         let cache = env("WICK_CACHE").or_else(|| Some(CACHE.into())).filter(|p| owned_by_us(p));
         let usual = || BACKENDS.map(PathBuf::from).into_iter().find(present);
         let backends = env("WICK_BACKENDS").filter(present).or_else(usual);
-        Self { worker: env("WICK_WORKER"), cache, backends, opened: OnceLock::new() }
+        let named = env("WICK_POLICY");
+        let policy = Place {
+            named: named.is_some(),
+            policy: named.unwrap_or_else(|| POLICY.into()),
+            signatures: env("WICK_SIGNATURES").unwrap_or_else(|| NODE_STORE.into()),
+            checked: cache.as_ref().map(|cache: &PathBuf| cache.join(CHECKED)),
+        };
+        Self { worker: env("WICK_WORKER"), cache, backends, policy, opened: OnceLock::new() }
     }
 
     /// The worker's executable: `WICK_WORKER`, else `wick` beside the shim, else on PATH.

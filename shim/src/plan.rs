@@ -18,6 +18,7 @@ use oci_spec::runtime::{Hook, Spec};
 use wick_sandbox::order::{Order, Rlimit, Settings, Task, User, VERSION};
 
 use crate::cgroup::{CgroupPath, Limits};
+use crate::policy::Asked;
 
 mod annotations;
 mod devices;
@@ -29,6 +30,8 @@ pub use namespaces::{Namespace, Namespaces};
 
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+/// Since containerd 2.0 the name that the pod asked for; before, one of the image's names.
+const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 
 /// What a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// Kernel settings of the sandbox's namespaces.
     pub sysctl: BTreeMap<String, String>,
+    /// What the policy is asked about.
+    pub asked: Asked,
     /// The annotation asks for backends whatever the package says.
     pub wants_backends: bool,
 }
@@ -144,6 +149,10 @@ pub fn plan(kind: Kind, spec: &Spec, facts: &Facts) -> Result<Plan, Refusals> {
                 oom_score_adj: process.and_then(oci_spec::runtime::Process::oom_score_adj),
                 hooks: hooks(spec),
                 sysctl: sysctl.into_iter().collect(),
+                asked: Asked {
+                    image: annotation(spec, IMAGE_NAME).map(str::to_owned),
+                    envelope: settings.signature,
+                },
                 wants_backends: settings.wants_backends,
             })
         }

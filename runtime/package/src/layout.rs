@@ -10,6 +10,7 @@
 
 mod blobs;
 mod choose;
+mod documents;
 mod error;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::parse::{MANIFEST_FILE, MAX_MANIFEST_LEN, parse};
 use crate::tarslice::{self, Entry, EntryKind};
 
 pub use blobs::Layout;
+pub use documents::ImageDocuments;
 pub use error::LayoutError;
 
 /// Most layers of an image: overlay file systems stop near here.

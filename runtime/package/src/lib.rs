@@ -21,13 +21,14 @@ mod quantity;
 mod reader;
 mod reason;
 mod reference;
+pub mod signature;
 mod spelling;
 mod tarslice;
 mod tensor;
 
 pub use blob::{Blob, BlobReader};
 pub use digest::{Digest, DigestError};
-pub use layout::{Layer, LayerRole, Layout, LayoutError, manifest_of_layer};
+pub use layout::{ImageDocuments, Layer, LayerRole, Layout, LayoutError, manifest_of_layer};
 pub use manifest::{
     Batch, DeviceKind, FileRole, GraphSpec, Handler, HostPort, Idle, Limits, Manifest, MountWant,
     NamedFile, Variant, Wants, Warmup,

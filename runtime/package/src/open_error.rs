@@ -7,6 +7,7 @@ use crate::layout::LayoutError;
 use crate::mistakes::ManifestErrors;
 use crate::names::RelPath;
 use crate::reason::Reason;
+use crate::signature::{Refusal, SignatureError, StoreError};
 
 /// A package that can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,17 @@ pub enum OpenError {
     Files(#[from] FileErrors),
     #[error("{path} is a damaged or unsuitable image layout")]
     Layout { path: PathBuf, source: LayoutError },
+    #[error(
+        "{path} is a directory, and only an image has a digest that can be signed: `wick pack` it \
+         first"
+    )]
+    NotPacked { path: PathBuf },
+    #[error("the policy does not let {path} run")]
+    Refused { path: PathBuf, source: Box<Refusal> },
+    #[error("the signatures of {path} can't be read")]
+    Signatures { path: PathBuf, source: Box<StoreError> },
+    #[error("{path} is no envelope")]
+    Envelope { path: PathBuf, source: SignatureError },
 }
 
 /// All files that a manifest names and that can't be used.
@@ -67,6 +79,10 @@ impl Reason for OpenError {
             Self::Manifest(errors) => errors.code(),
             Self::Files(errors) => errors.code(),
             Self::Layout { source, .. } => source.code(),
+            Self::NotPacked { .. } => "not-packed",
+            Self::Refused { source, .. } => source.code(),
+            Self::Signatures { source, .. } => source.code(),
+            Self::Envelope { source, .. } => source.code(),
         }
     }
 }

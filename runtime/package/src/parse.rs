@@ -84,7 +84,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Manifest, ManifestErrors> {
 }
 
 /// One broken line often breaks the parser several times; the first says it best.
-fn report_syntax(text: &str, broken: &[toml::de::Error], mistakes: &Mistakes<'_>) {
+pub(crate) fn report_syntax(text: &str, broken: &[toml::de::Error], mistakes: &Mistakes<'_>) {
     let mut last_line = None;
     for error in broken {
         let at = error.span().map_or(text.len(), |span| span.start).min(text.len());

@@ -49,8 +49,8 @@ pub use admission::Priority;
 pub use auth::{Auth, Grant};
 pub use reload::ReloadError;
 pub use repository::{
-    CycleSettings, Live, ModelStatus, PolicyError, Repository, RepositoryError, RepositorySettings,
-    Source, State, VersionPolicy,
+    CycleSettings, Live, ModelStatus, Opener, PolicyError, Repository, RepositoryError,
+    RepositorySettings, Source, State, VersionPolicy,
 };
 pub use respond::Failure;
 pub use routes::router;

@@ -19,6 +19,7 @@ mod find;
 mod idle;
 mod live;
 mod load;
+mod opener;
 mod rest;
 mod room;
 mod state;
@@ -47,6 +48,7 @@ use state::{Attempt, Event};
 pub use error::RepositoryError;
 pub use live::Live;
 pub(crate) use live::Woken;
+pub use opener::Opener;
 pub use state::State;
 pub use versions::{PolicyError, VersionPolicy};
 
@@ -86,10 +88,11 @@ pub struct Source {
     pub grants: Grants,
 }
 
-/// What the host decides about versions and memory. The default is that the newest version
-/// of each model is loaded, and stays.
+/// What the host decides about opening, versions and memory. The default is that every package
+/// is opened, and that the newest version of each model is loaded, and stays.
 #[derive(Debug, Clone, Default)]
 pub struct CycleSettings {
+    pub opener: Opener,
     pub versions: VersionPolicy,
     /// Time without a request after which a model leaves memory, whatever its package says;
     /// zero is never.
@@ -214,7 +217,7 @@ impl Repository {
     /// # Errors
     /// The package cannot be opened, or its version of the model is there already.
     pub async fn add(&self, source: Source) -> Result<String, RepositoryError> {
-        let package = load::open(source.path.clone()).await?;
+        let package = load::open(&self.inner, source.path.clone()).await?;
         self.add_package(package, source)
     }
 

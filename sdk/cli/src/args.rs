@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, copy, images, import, infer, inspect, list, new, pack,
-    pull, push, run, shim, token, worker,
+    backend, bench, check, completions, copy, images, import, infer, inspect, key, list, new, pack,
+    pull, push, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -55,6 +55,9 @@ pub enum Command {
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),
     Pack(pack::PackArgs),
+    Key(key::KeyArgs),
+    Sign(sign::SignArgs),
+    Verify(verify::VerifyArgs),
     Push(push::PushArgs),
     Pull(pull::PullArgs),
     Copy(copy::CopyArgs),

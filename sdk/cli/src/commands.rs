@@ -9,6 +9,7 @@ pub mod images;
 pub mod import;
 pub mod infer;
 pub mod inspect;
+pub mod key;
 pub mod list;
 pub mod new;
 pub mod pack;
@@ -16,7 +17,9 @@ pub mod pull;
 pub mod push;
 pub mod run;
 pub mod shim;
+pub mod sign;
 pub mod token;
+pub mod verify;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -56,6 +59,9 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Inspect(args) => inspect::run(&args, format).map(done),
         Command::Import(args) => import::run(&args, format).map(done),
         Command::Pack(args) => pack::run(&args, format).map(done),
+        Command::Key(args) => key::run(&args, format).map(done),
+        Command::Sign(args) => sign::run(&args, format).map(done),
+        Command::Verify(args) => verify::run(&args, format).map(done),
         Command::Push(args) => push::run(&args, format).map(done),
         Command::Pull(args) => pull::run(&args, format).map(done),
         Command::Copy(args) => copy::run(&args, format).map(done),

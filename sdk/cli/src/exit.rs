@@ -13,13 +13,14 @@ pub enum Exit {
     NotFound,
     Unavailable,
     CannotCreate,
+    Denied,
     Interrupted,
 }
 
 // === impl Exit ===
 
 impl Exit {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Failure,
         Self::Refused,
         Self::Usage,
@@ -27,6 +28,7 @@ impl Exit {
         Self::NotFound,
         Self::Unavailable,
         Self::CannotCreate,
+        Self::Denied,
         Self::Interrupted,
     ];
 
@@ -40,6 +42,7 @@ impl Exit {
             Self::NotFound => 66,
             Self::Unavailable => 69,
             Self::CannotCreate => 73,
+            Self::Denied => 77,
             Self::Interrupted => 130,
         }
     }
@@ -53,6 +56,7 @@ impl Exit {
             Self::NotFound => "a file, package or model that was named is not there",
             Self::Unavailable => "a server, address, device or backend cannot be had now",
             Self::CannotCreate => "the output exists already or cannot be written",
+            Self::Denied => "no signature that counts: the policy does not let the package run",
             Self::Interrupted => "ended by a second signal before requests were finished",
         }
     }

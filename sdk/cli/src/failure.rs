@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use wick_package::{OpenError, Reason};
@@ -90,6 +91,13 @@ impl Failure {
             RepositoryError::Load { source, .. } => Self::of(source),
             _ => Self::of(error),
         }
+    }
+
+    /// Say which file it is about, where the error does not know.
+    #[must_use]
+    pub fn about(mut self, path: &Path) -> Self {
+        self.message = format!("{}: {}", path.display(), self.message).into();
+        self
     }
 
     /// What to do about it.
@@ -210,14 +218,20 @@ fn exit_of(code: &str) -> Exit {
         | "import-busy" => Exit::Unavailable,
         "bad-manifest" | "missing-file" | "not-a-package" | "damaged-layout" | "graph-invalid"
         | "component-invalid" | "component-world" | "warmup-failed" | "warmup-request"
-        | "model-twice" | "no-platform" | "unsuitable-image" | "incomplete-image"
-        | "damaged-store" | "other-format" | "unknown-format" | "no-single-model"
-        | "model-invalid" | "leaves-folder" | "source-too-large" | "wrong-digest"
-        | "damaged-artifact" | "not-a-model" | "bad-file" => Exit::BadData,
+        | "model-twice" | "bad-key" | "bad-signature" | "not-packed" | "no-platform"
+        | "unsuitable-image" | "incomplete-image" | "damaged-store" | "other-format"
+        | "unknown-format" | "no-single-model" | "model-invalid" | "leaves-folder"
+        | "source-too-large" | "wrong-digest" | "damaged-artifact" | "not-a-model"
+        | "bad-file" => Exit::BadData,
         "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
         "cannot-write" | "exists" | "output-occupied" | "disk-full" | "store-unusable" => {
             Exit::CannotCreate
         }
+        "unsigned"
+        | "signature-by-another"
+        | "signature-for-another"
+        | "policy-denies"
+        | "digest-mismatch" => Exit::Denied,
         _ => Exit::Failure,
     }
 }
@@ -246,6 +260,9 @@ fn help_of(code: &str) -> Option<&'static str> {
         }
         "damaged-store" => "`wick images --check` says what is damaged",
         "not-granted" => "grant it with --grant-network, --grant-env or --grant-mount",
+        "unsigned" => "sign it with `wick sign`, or name its envelope with --envelope",
+        "not-packed" => "`wick pack` writes an image; sign and run that",
+        "passphrase" => "give it with WICK_KEY_PASSPHRASE or --passphrase-file",
         "guest-failed" => "its own output is in the log: try again with --log-level debug",
         _ => return None,
     })

@@ -4,14 +4,16 @@
 use std::net::SocketAddr;
 
 use oci_spec::runtime::Spec;
+use wick_package::signature::MAX_ENVELOPE;
 use wick_sandbox::order::Settings;
 
 use super::Refusal;
 
 const PREFIX: &str = "wick.dev/";
-const KNOWN: [&str; 7] = ["addr", "backends", "drain", "linger", "log", "network", "ordinary"];
+const KNOWN: [&str; 8] =
+    ["addr", "backends", "drain", "linger", "log", "network", "ordinary", "signature"];
 
-/// Longest text of one annotation.
+/// Longest text of one annotation, but for a signature's envelope.
 const MAX_LENGTH: usize = 4096;
 
 /// Most destinations in `wick.dev/network`.
@@ -22,6 +24,8 @@ const MAX_DESTINATIONS: usize = 64;
 pub struct Wishes {
     pub settings: Settings,
     pub wants_backends: bool,
+    /// The envelope with the image's signatures, as it was written.
+    pub signature: Option<String>,
 }
 
 pub fn settings(spec: &Spec, container: &str, refusals: &mut Vec<Refusal>) -> Wishes {
@@ -45,8 +49,9 @@ pub fn settings(spec: &Spec, container: &str, refusals: &mut Vec<Refusal>) -> Wi
 }
 
 fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
-    if value.len() > MAX_LENGTH {
-        return Err(format!("is longer than {MAX_LENGTH} bytes"));
+    let most = if name == "signature" { MAX_ENVELOPE } else { MAX_LENGTH };
+    if value.len() > most {
+        return Err(format!("is longer than {most} bytes"));
     }
     let settings = &mut wishes.settings;
     match name {
@@ -67,6 +72,8 @@ fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
                 _ => return Err(format!("`{value}` is neither `true` nor `false`")),
             };
         }
+        // Only a policy reads it.
+        "signature" => wishes.signature = Some(value.to_owned()),
         // Names side-cars, for the admission policy alone.
         "ordinary" => {}
         _ => {

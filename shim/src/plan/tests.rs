@@ -47,6 +47,8 @@ fn a_kubelets_container_is_understood() {
     assert_eq!(plan.namespaces.network, Namespace::Path("/var/run/netns/cni-1".into()));
     assert!(plan.cgroup.relative().ends_with("cri-containerd-abc.scope"));
     assert!(!plan.names_its_host());
+    assert_eq!(plan.asked.image.as_deref(), Some("registry.local/filetype:1.2.0"));
+    assert_eq!(plan.asked.envelope, None);
 }
 
 #[test]
@@ -132,6 +134,19 @@ fn an_annotation_for_one_container_beats_the_one_for_all() {
     };
     assert_eq!(of("web").as_deref(), Some("0.0.0.0:2"));
     assert_eq!(of("model").as_deref(), Some("0.0.0.0:1"));
+}
+
+#[test]
+fn an_envelope_may_be_longer_than_other_annotations() {
+    let of = |annotation: &str, length: usize| {
+        let path = format!("/annotations/wick.dev~1{annotation}");
+        let spec = changed(&[(&path, json!("a".repeat(length)))]);
+        plan(Kind::Wasm, &spec, &facts()).map(|plan| plan.asked.envelope)
+    };
+    assert_eq!(of("signature", 100_000).unwrap().unwrap().len(), 100_000);
+    assert_eq!(of("signature.web", 100_000).unwrap(), None);
+    assert!(of("signature", 200_000).is_err());
+    assert!(of("log", 5_000).is_err());
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod cases;
 mod containerd;
 mod faults;
 mod ordinary;
+mod policy;
 mod runner;
 mod shim;
 mod spec;
@@ -22,5 +23,5 @@ fn main() {
         stand_in::main();
         return;
     }
-    runner::main(&args, &[cases::ALL, faults::ALL, ordinary::ALL], &[containerd::ALL]);
+    runner::main(&args, &[cases::ALL, faults::ALL, ordinary::ALL, policy::ALL], &[containerd::ALL]);
 }

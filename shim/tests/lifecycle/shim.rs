@@ -116,7 +116,12 @@ impl Containerd {
             .env("PATH", tools::path())
             .env("TTRPC_ADDRESS", events)
             .env("WICK_WORKER", std::env::current_exe().unwrap())
-            .env("WICK_CACHE", self.folder.path().join("cache"));
+            .env("WICK_CACHE", self.folder.path().join("cache"))
+            .env("WICK_SIGNATURES", self.folder.path().join("signatures"));
+        let policy = self.folder.path().join("policy.toml");
+        if policy.exists() {
+            command.env("WICK_POLICY", policy);
+        }
         command.output().unwrap()
     }
 

@@ -10,6 +10,10 @@ use super::build::Binaries;
 use super::config;
 use super::instance::{API_PORT, ETCD_PORT, Index, NODE, Place};
 
+/// Who must have signed what: a file that tests write anew, and the store of signatures.
+pub const POLICY: &str = "wick/policy.toml";
+pub const SIGNATURES: &str = "wick/signatures";
+
 /// Marks every process of a cluster in its environment, with the cluster's folder. A person
 /// who works with a cluster has no reason to set it, so `down` can trust it.
 pub const MARK: &str = "WICK_CLUSTER_MEMBER";
@@ -108,6 +112,8 @@ fn containerd(inputs: &Inputs<'_>) -> Daemon {
         ("WICK_WORKER", worker.display().to_string()),
         ("WICK_CACHE", place.text("wick/cache")),
         ("WICK_BACKENDS", backends.display().to_string()),
+        ("WICK_POLICY", place.text(POLICY)),
+        ("WICK_SIGNATURES", place.text(SIGNATURES)),
     ] {
         env.insert(name.to_owned(), value);
     }

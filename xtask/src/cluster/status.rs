@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::daemons;
 use super::instance::{Place, REGISTRY, Record};
 use super::left::LeftOver;
 use super::processes::{self, Shown};
@@ -39,6 +40,8 @@ struct Cluster {
     bin: PathBuf,
     logs: PathBuf,
     cdi: PathBuf,
+    policy: PathBuf,
+    signatures: PathBuf,
     shim: PathBuf,
     pss_mib: u64,
     processes: Vec<Shown>,
@@ -90,6 +93,8 @@ impl Cluster {
             registry_name: REGISTRY,
             logs: place.path("log"),
             cdi: place.path("cdi"),
+            policy: place.path(daemons::POLICY),
+            signatures: place.path(daemons::SIGNATURES),
             pss_mib: pss / KIB,
             processes,
             kubernetes: record.kubernetes,

@@ -138,6 +138,7 @@ impl Up<'_> {
             shim: &self.options.shim,
             containerd: major,
         };
+        tools::write_whole(&place.path(daemons::POLICY), b"default = \"allow\"\n")?;
         for (path, text) in config::files(&inputs) {
             tools::write_whole(&place.path(path), text.as_bytes())?;
         }

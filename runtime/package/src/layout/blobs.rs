@@ -156,6 +156,11 @@ impl Layout {
         Ok(blob)
     }
 
+    /// Whether a blob is there at all.
+    pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, LayoutError> {
+        Ok(self.named(&oci::blob_name(descriptor.digest), "blob")?.is_some())
+    }
+
     fn top(&self, name: &'static str) -> Result<Vec<u8>, LayoutError> {
         let blob = self.named(name, name)?;
         read(&blob.ok_or(LayoutError::MissingFile(name))?, name)

@@ -20,14 +20,7 @@ pub(super) struct Chosen {
 /// there is none: all have the same layers. A layout with several images needs to be told
 /// which is `wanted`.
 pub(super) fn image(blobs: &Layout, wanted: Option<Digest>) -> Result<Chosen, LayoutError> {
-    let top: oci::Index = blobs.index()?;
-    let mut next = match wanted {
-        None => best(&top, oci::host_architecture())?,
-        Some(digest) => {
-            let found = top.manifests.into_iter().find(|descriptor| descriptor.digest == digest);
-            found.ok_or(LayoutError::NoSuchImage(digest))?
-        }
-    };
+    let mut next = top(blobs, wanted)?;
     let digest = next.digest;
     for _ in 0..MAX_DEPTH {
         match next.media_type.as_str() {
@@ -39,6 +32,18 @@ pub(super) fn image(blobs: &Layout, wanted: Option<Digest>) -> Result<Chosen, La
         }
     }
     Err(LayoutError::TooDeep(MAX_DEPTH))
+}
+
+/// What `index.json` points to: an image index, or a manifest.
+pub(super) fn top(blobs: &Layout, wanted: Option<Digest>) -> Result<Descriptor, LayoutError> {
+    let top: oci::Index = blobs.index()?;
+    match wanted {
+        None => best(&top, oci::host_architecture()),
+        Some(digest) => {
+            let found = top.manifests.into_iter().find(|descriptor| descriptor.digest == digest);
+            found.ok_or(LayoutError::NoSuchImage(digest))
+        }
+    }
 }
 
 /// The only image of a layout, with all its platforms.

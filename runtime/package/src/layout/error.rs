@@ -42,6 +42,8 @@ pub enum LayoutError {
     Compressed(&'static str),
     #[error("it has {count} layers: at most {most} are read")]
     TooManyLayers { count: usize, most: usize },
+    #[error("its index has {count} manifests: at most {most} are read")]
+    TooManyManifests { count: usize, most: usize },
     #[error("its manifest and its image config disagree on the layers")]
     Disagree,
     #[error("a tar (its {what}) can't be read")]

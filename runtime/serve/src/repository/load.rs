@@ -17,9 +17,11 @@ use crate::codec;
 use crate::gate::Gate;
 
 /// Open a package without blocking the runtime.
-pub(super) async fn open(path: PathBuf) -> Result<Package, RepositoryError> {
+pub(super) async fn open(inner: &Inner, path: PathBuf) -> Result<Package, RepositoryError> {
+    let opener = inner.cycle.opener.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        Package::open(&path)
+        opener
+            .open(&path)
             .map_err(|source| RepositoryError::Open { path, source: Box::new(source) })
     });
     opened.await.map_err(|error| RepositoryError::Task(error.to_string()))?
@@ -40,7 +42,7 @@ pub(super) async fn versions(
     let mut failed = None;
     let mut found = Vec::new();
     for slot in slots.iter() {
-        match reopened(entry, slot, only).await {
+        match reopened(inner, entry, slot, only).await {
             Ok(package) => found.push((Arc::clone(slot), package)),
             Err(error) => {
                 slot.failed(&error);
@@ -125,6 +127,7 @@ async fn ended(inner: &Inner, live: &Live) {
 
 /// The package of a slot, if it is to be loaded: opened now, or when it was added.
 async fn reopened(
+    inner: &Inner,
     entry: &Entry,
     slot: &Slot,
     only: Option<&Path>,
@@ -133,7 +136,7 @@ async fn reopened(
     let package = match opened {
         Some(package) => package,
         None if only.is_none_or(|only| only == slot.source.path) => {
-            open(slot.source.path.clone()).await?
+            open(inner, slot.source.path.clone()).await?
         }
         None => return Ok(None),
     };
@@ -157,7 +160,7 @@ async fn one(
     slot.on(Event::Load);
     let loaded = match package {
         Some(package) => load(inner, entry, slot, package).await,
-        None => match open(slot.source.path.clone()).await {
+        None => match open(inner, slot.source.path.clone()).await {
             Ok(package) => load(inner, entry, slot, package).await,
             Err(error) => Err(error),
         },

@@ -27,14 +27,15 @@ use tokio_util::sync::CancellationToken;
 use wick_engine::Grants;
 use wick_serve::mqtt::{Mqtt, MqttSettings};
 use wick_serve::{
-    BindError, Bound, Drained, Repository, RepositoryError, RepositorySettings, ServeSettings,
-    Server, Source, Watch,
+    BindError, Bound, CycleSettings, Drained, Repository, RepositoryError, RepositorySettings,
+    ServeSettings, Server, Source, Watch,
 };
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::host::{self, Host, HostArgs};
 use crate::output::{self, Format};
+use crate::policy::PolicyArgs;
 use crate::quantity;
 use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
 
@@ -99,6 +100,8 @@ pub struct RunArgs {
     #[command(flatten)]
     mqtt: MqttArgs,
     #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
     store: StoreArgs,
@@ -116,12 +119,16 @@ struct Serving {
 }
 
 pub fn run(mut args: RunArgs, format: Format) -> Outcome<ExitCode> {
+    args.policy.load()?;
     let env = |name: &str| std::env::var(name).ok();
     let grants = args.grants.grants(env)?;
     args.mqtt.settings(&limits(&args), env)?;
     // What is held is not deleted from the store while it runs.
     let (packages, _held) =
         registries::have_all(&args.packages, &args.registries, &args.store, args.pull, format)?;
+    for (asked, path) in args.packages.iter().zip(&packages) {
+        args.policy.know(asked, path, &args.store)?;
+    }
     args.packages = packages;
     if args.check_config {
         return check_config(&args, format);
@@ -207,8 +214,8 @@ impl Serving {
     /// Open the packages and answer requests, of which none can be served yet.
     async fn start(args: &RunArgs, host: &Host, grants: Grants, bound: Bound) -> Outcome<Self> {
         let settings = RepositorySettings { cpus: host.cpus, drain: args.drain };
-        let repository =
-            Repository::with_cycle(host.engine.clone(), settings, args.cycle.settings());
+        let cycle = CycleSettings { opener: args.policy.opener(), ..args.cycle.settings() };
+        let repository = Repository::with_cycle(host.engine.clone(), settings, cycle);
         let repository = repository.map_err(|error| Failure::repository(&error))?;
         for path in &args.packages {
             let source = Source { path: path.clone(), grants: grants.clone() };
@@ -321,7 +328,7 @@ fn check_config(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
     settings(args)?;
     let mut names = std::collections::BTreeMap::new();
     for path in &args.packages {
-        let package = host::open(path)?;
+        let package = args.policy.open(path)?;
         let name = package.manifest().name.to_string();
         let version = package.manifest().version.clone();
         if let Some(other) = names.insert((name.clone(), version.clone()), path) {

@@ -1,17 +1,11 @@
 //! `wick token`: a new token, and what a server's file of tokens says of it.
 
-use std::fs::File;
-use std::io::Read as _;
-
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::exit::Exit;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::output::{self, Format};
-
-/// Where the system gives random bytes.
-const RANDOM: &str = "/dev/urandom";
+use crate::random;
 
 /// Random bytes of a token: nobody guesses 256 bits.
 const BYTES: usize = 32;
@@ -40,7 +34,7 @@ pub struct TokenArgs {
 }
 
 pub fn run(args: &TokenArgs, format: Format) -> Outcome {
-    let token = format!("{PREFIX}{}", hex(&random()?));
+    let token = format!("{PREFIX}{}", hex(&random::bytes::<BYTES>()?));
     let hash = hex(&Sha256::digest(&token));
     let entry = entry(args, &hash);
     match format {
@@ -70,16 +64,6 @@ fn entry(args: &TokenArgs, hash: &str) -> String {
         text(&args.name),
         models.join(", ")
     )
-}
-
-fn random() -> Outcome<[u8; BYTES]> {
-    let mut bytes = [0; BYTES];
-    let read = File::open(RANDOM).and_then(|mut source| source.read_exact(&mut bytes));
-    read.map_err(|error| {
-        Failure::new(Exit::Failure, "no-random", format!("cannot read {RANDOM}"))
-            .caused_by(Some(&error))
-    })?;
-    Ok(bytes)
 }
 
 fn hex(bytes: &[u8]) -> String {

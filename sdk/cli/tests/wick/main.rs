@@ -16,5 +16,6 @@ mod pod;
 mod real;
 mod security;
 mod serving;
+mod signing;
 mod support;
 mod worker;

@@ -214,3 +214,40 @@ fn pushed_with_weights(sandbox: &Sandbox, real: &Real, len: usize) -> String {
     sandbox.json(&["push", str(&package), &image, "--plain-http"]);
     image
 }
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn a_signature_travels_with_its_image_and_a_policy_asks_for_it() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let package = sandbox.package("plus-one");
+    let (image, copy) = (real.image("team/plus-one:1"), real.image("edge/plus-one:1"));
+    sandbox.json(&["push", str(&package), &image, "--plain-http"]);
+    sandbox.json(&["key", "generate", "release", "--no-passphrase"]);
+    let policy = format!(
+        "default = \"deny\"\n[[key]]\nname = \"release\"\nfile = \"release.pub\"\n\
+         [[rule]]\nimages = [\"{}\"]\nkeys = [\"release\"]\n",
+        real.image("*")
+    );
+    fs::write(sandbox.path("policy.toml"), &policy).unwrap();
+    let code = |args: &[&str]| {
+        let output = sandbox.run(&[args, &["--plain-http", "--policy", "policy.toml"]].concat());
+        assert!(!text(&output).contains("panicked"), "{}", text(&output));
+        output.status.code()
+    };
+    let run = ["run", &image, "--check-config", "--store", "unsigned"];
+    assert_eq!(code(&run), Some(77));
+
+    let signed = sandbox.json(&["sign", &image, "--key", "release.key", "--plain-http"]);
+    assert_eq!(signed["to"], real.image("team/plus-one"));
+    // Another machine pulls the signature with the image.
+    assert_eq!(code(&["verify", &image, "--store", "signed"]), Some(0));
+    assert_eq!(code(&["run", &image, "--check-config", "--store", "signed"]), Some(0));
+
+    // A copy takes the signature along, and it is for another name.
+    sandbox.json(&["copy", &image, &copy, "--plain-http"]);
+    assert_eq!(code(&["verify", &copy, "--store", "copied"]), Some(77));
+    let mirrored = format!("{policy}signed_as = [\"{}\"]\n", real.image("team/*"));
+    fs::write(sandbox.path("policy.toml"), mirrored).unwrap();
+    assert_eq!(code(&["verify", &copy, "--store", "copied"]), Some(0));
+}

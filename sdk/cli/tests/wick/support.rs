@@ -62,6 +62,8 @@ impl Sandbox {
             "WICK_ORT_DYLIB",
             "WICK_SDK",
             "MLFLOW_TRACKING_URI",
+            "WICK_POLICY",
+            "WICK_KEY_PASSPHRASE",
             "WICK_STORE",
             "WICK_PLAIN_HTTP",
             "WICK_MIRRORS",
@@ -73,6 +75,7 @@ impl Sandbox {
         ] {
             command.env_remove(variable);
         }
+        command.env("WICK_SIGNATURES", self.path("signatures"));
         command.env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -31,6 +31,7 @@ impl CycleArgs {
             idle_graph: self.idle_graph,
             max_loaded_memory: self.max_loaded_memory,
             give_back: Some(wick_sandbox::trim_heaps),
+            ..CycleSettings::default()
         }
     }
 }

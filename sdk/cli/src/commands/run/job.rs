@@ -7,7 +7,7 @@ use wick_engine::{Grants, ModelKind};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::host::{self, Host};
+use crate::host::Host;
 use crate::output;
 
 use super::RunArgs;
@@ -29,7 +29,7 @@ pub async fn run(
     let Some(path) = args.packages.first() else {
         return Err(Failure::usage("name a package"));
     };
-    let package = host::open(path)?;
+    let package = args.policy.open(path)?;
     let model = host.engine.load(package, grants).await.map_err(|error| Failure::of(&error))?;
     if model.kind() != ModelKind::Command {
         let name = &model.manifest().name;
@@ -54,7 +54,7 @@ pub async fn run(
 /// Whether the only package is a command. A package that can't be loaded is not.
 pub async fn is_command(args: &RunArgs, host: &Host) -> bool {
     let Some(path) = args.packages.first() else { return false };
-    let Ok(package) = host::open(path) else { return false };
+    let Ok(package) = args.policy.open(path) else { return false };
     if package.manifest().handler.is_none() {
         return false;
     }

@@ -1,0 +1,103 @@
+//! `wick verify`: whether an image is signed by whom it must be, and is what was signed.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use wick_package::Reference;
+use wick_package::signature::{Admitted, Otherwise, Pattern, Policy, Rule, TrustedKey};
+
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, Format};
+use crate::policy::SignatureArgs;
+use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::{keys, policy};
+
+/// Check an image's signatures and every byte of it
+///
+/// With a policy it is what `wick run --policy` checks.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wick verify filetype-1.2.0.tar --key release.pub
+  wick verify filetype-1.2.0.tar --policy policy.toml --name registry.example/vision/filetype")]
+pub struct VerifyArgs {
+    /// An image: what `wick pack` has written, or one of a registry, which is pulled if need be
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// A public key that may have signed it; several times: one of them must have
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "policy",
+        conflicts_with = "policy"
+    )]
+    key: Vec<PathBuf>,
+    /// The policy that must let it run
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The name by which it is asked for; what it calls itself otherwise
+    #[arg(long, value_name = "REFERENCE")]
+    name: Option<Reference>,
+    /// When to ask the registry
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: PullPolicy,
+    #[command(flatten)]
+    signatures: SignatureArgs,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub fn run(args: &VerifyArgs, format: Format) -> Outcome {
+    let policy = match &args.policy {
+        Some(path) => policy::read(path)?,
+        None => by_keys(args)?,
+    };
+    let mut gate = args.signatures.gate(policy, args.name.clone())?;
+    let asked = std::slice::from_ref(&args.image);
+    let (paths, _held) =
+        registries::have_all(asked, &args.registries, &args.store, args.pull, format)?;
+    let path = paths.first().unwrap_or(&args.image);
+    if path != &args.image {
+        policy::know(&mut gate, &args.image, path, &args.store.store()?)?;
+    }
+    let (package, admitted) = gate.admit(path).map_err(|error| Failure::open(&error))?;
+    let Admitted { image, by, claim } = admitted;
+    let signed_at = claim.as_ref().and_then(|claim| claim.signed_at.clone());
+    if format == Format::Json {
+        output::json(&json!({
+            "ok": true, "digest": package.digest(), "name": image, "by": by,
+            "package": package.manifest().name, "version": package.manifest().version.to_string(),
+            "signed_at": signed_at,
+        }));
+        return Ok(());
+    }
+    let whom = match by.is_empty() {
+        true => "the policy asks for no signature".to_owned(),
+        false => format!("signed by {}", by.join(", ")),
+    };
+    let when = signed_at.map(|at| format!(" at {at}")).unwrap_or_default();
+    output::line(format_args!(
+        "{} {image} {}: {whom}{when}",
+        output::green("ok:"),
+        package.digest()
+    ));
+    Ok(())
+}
+
+/// A policy for one image: any of these keys.
+fn by_keys(args: &VerifyArgs) -> Outcome<Policy> {
+    let trusted = |path: &PathBuf| {
+        let key = keys::public_key(path)?;
+        Ok(TrustedKey { name: path.display().to_string(), key })
+    };
+    let keys: Vec<_> = args.key.iter().map(trusted).collect::<Outcome<_>>()?;
+    let rule = Rule {
+        images: vec![Pattern::All],
+        keys: (0..keys.len()).collect(),
+        min: 1,
+        signed_as: Vec::new(),
+    };
+    Ok(Policy { default: Otherwise::Deny, keys, rules: vec![rule] })
+}

@@ -1,0 +1,173 @@
+//! The policy and the signatures that flags name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use wick_package::oci::Descriptor;
+use wick_package::signature::{
+    BUNDLE_TYPE, Envelope, Gate, NODE_STORE, NodeStore, Policy, Referrer, Signature, read_envelope,
+};
+use wick_package::{Digest, Layout, Package, Reference};
+use wick_registry::Store;
+use wick_serve::Opener;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::keys;
+use crate::registries::{self, StoreArgs};
+
+/// Flags about where signatures are.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Signatures")]
+pub struct SignatureArgs {
+    /// An envelope with signatures; IMAGE.envelope.json is read in any case
+    #[arg(long, value_name = "FILE")]
+    envelope: Vec<PathBuf>,
+    /// The node's store of signatures
+    #[arg(long, value_name = "DIR", env = "WICK_SIGNATURES", default_value = NODE_STORE)]
+    signatures: PathBuf,
+}
+
+/// Flags of commands that run packages.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Signatures")]
+pub struct PolicyArgs {
+    /// Run only what this policy lets run: who must have signed which names
+    #[arg(long, value_name = "FILE", env = "WICK_POLICY")]
+    policy: Option<PathBuf>,
+    #[command(flatten)]
+    signatures: SignatureArgs,
+    #[arg(skip)]
+    gate: Option<Gate>,
+}
+
+// === impl SignatureArgs ===
+
+impl SignatureArgs {
+    /// A gate with this policy.
+    ///
+    /// # Errors
+    /// An envelope that was named is not there, or is none.
+    pub fn gate(&self, policy: Policy, name: Option<Reference>) -> Outcome<Gate> {
+        let envelopes = self.envelope.iter().map(|path| named(path));
+        let envelopes = envelopes.collect::<Outcome<_>>()?;
+        Ok(Gate { policy, envelopes, store: Some(self.store()), name, names: BTreeMap::new() })
+    }
+
+    pub fn store(&self) -> NodeStore {
+        NodeStore::new(&self.signatures, rustix::process::geteuid().as_raw())
+    }
+
+    /// Where the store is, for people.
+    pub fn place(&self) -> &Path {
+        &self.signatures
+    }
+}
+
+// === impl PolicyArgs ===
+
+impl PolicyArgs {
+    /// Read what the flags name, before anything is opened.
+    ///
+    /// # Errors
+    /// A file can't be read, or has mistakes.
+    pub fn load(&mut self) -> Outcome {
+        if let Some(path) = &self.policy {
+            self.gate = Some(self.signatures.gate(read(path)?, None)?);
+        }
+        Ok(())
+    }
+
+    /// Tell the gate of an image that was asked for by name and is in the store now.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn know(&mut self, asked: &Path, path: &Path, store: &StoreArgs) -> Outcome {
+        match &mut self.gate {
+            Some(gate) => know(gate, asked, path, &store.store()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Open a package, if the policy lets it run.
+    ///
+    /// # Errors
+    /// It does not, or the package can't be opened.
+    pub fn open(&self, path: &Path) -> Outcome<Package> {
+        let opened = match &self.gate {
+            Some(gate) => gate.open(path),
+            None => Package::open(path),
+        };
+        opened.map_err(|error| Failure::open(&error))
+    }
+
+    /// The same for whoever opens packages again and again.
+    pub fn opener(&self) -> Opener {
+        match self.gate.clone() {
+            Some(gate) => Opener::new(move |path| gate.open(path)),
+            None => Opener::default(),
+        }
+    }
+}
+
+/// The name by which an image of the store was asked for, and the signatures that came with it.
+///
+/// # Errors
+/// The store can't be read.
+pub fn know(gate: &mut Gate, asked: &Path, path: &Path, store: &Store) -> Outcome {
+    let Some(asked) = registries::name_of(asked) else { return Ok(()) };
+    let stored = |error: &wick_registry::StoreError| Failure::stored(error);
+    let image = store.find(asked).map_err(|error| stored(&error))?;
+    // The beginning of a digest is no name.
+    let name = asked.parse::<Reference>().ok().filter(|name| image.answers(name));
+    gate.names.extend(name.map(|name| (path.to_owned(), name)));
+    let layout = store.layout().map_err(|error| stored(&error))?;
+    let mut signatures = Vec::new();
+    let digest = image.digest();
+    for referrer in store.referrers(digest).map_err(|error| stored(&error))? {
+        match signature(&layout, &referrer, digest) {
+            Ok(found) => signatures.extend(found),
+            // Others' artifacts are no reason to stop.
+            Err(error) => tracing::warn!("{} is passed over: {error:#}", referrer.digest),
+        }
+    }
+    let envelope = Envelope::new(digest, Vec::new(), signatures);
+    gate.envelopes.push(envelope.map_err(|error| Failure::of(&error))?);
+    Ok(())
+}
+
+/// The signature that an artifact holds, if it holds one.
+fn signature(
+    layout: &Layout,
+    referrer: &Descriptor,
+    image: Digest,
+) -> anyhow::Result<Option<Signature>> {
+    let manifest = layout.document(referrer, "manifest of a signature")?;
+    let Some(bundle) = Referrer::bundle_of(&manifest, image)? else { return Ok(None) };
+    let bundle = Descriptor::new(BUNDLE_TYPE, bundle.digest, bundle.size);
+    Ok(Some(Signature::from_bundle(&layout.document(&bundle, "bundle of a signature")?)?))
+}
+
+fn named(path: &Path) -> Outcome<Envelope> {
+    let envelope = read_envelope(path).map_err(|error| Failure::open(&error))?;
+    envelope.ok_or_else(|| {
+        let text = format!("--envelope {}: there is no such file", path.display());
+        Failure::new(Exit::NotFound, "not-found", text)
+    })
+}
+
+/// Read a policy; the keys that it names are beside it.
+///
+/// # Errors
+/// It can't be read, or has mistakes: all of them.
+pub fn read(path: &Path) -> Outcome<Policy> {
+    let text = keys::read(path)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let load = |file: &str| std::fs::read_to_string(folder.join(file));
+    Policy::parse(&text, path, &load).map_err(|errors| {
+        let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
+        Failure::new(Exit::BadData, "bad-policy", &errors)
+            .detail("mistakes", mistakes)
+            .help("see docs/signing.md for every key of a policy")
+    })
+}
