@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A run that takes no longer may keep a thread that serves requests: about as long as
 /// waking another thread takes on an idle machine, and less than reading a JSON body may.
-const QUICK: Duration = Duration::from_micros(200);
+pub(crate) const QUICK: Duration = Duration::from_micros(200);
 
 /// Quick runs in a row before the next is trusted to be. One that is not begins anew.
 const STREAK: u32 = 16;

@@ -9,7 +9,7 @@ use wick_package::{DeviceKind, GraphName};
 
 use crate::backend::{Cancel, Graph, Session};
 use crate::error::InferError;
-use crate::quick::Quick;
+use crate::quick::{self, Quick};
 use crate::stats::Counters;
 use crate::tensor::Tensor;
 
@@ -54,8 +54,11 @@ impl Runner {
         let start = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| session.run(inputs, cancel)));
         let took = start.elapsed();
-        self.quick.took(size(inputs), took);
         self.counters.executed(took);
+        // What a graph refuses at once says nothing of how long it computes.
+        if matches!(result, Ok(Ok(_))) || took > quick::QUICK {
+            self.quick.took(size(inputs), took);
+        }
         let outputs = match result {
             Ok(result) => {
                 self.free.lock().push(session);

@@ -40,8 +40,9 @@ pub(crate) async fn find(
 ) -> Result<Option<Secret>, RegistryError> {
     match credentials {
         Credentials::Anonymous => Ok(None),
-        Credentials::Given { user, password } => {
-            Ok(Some(Secret::Password { user: user.clone(), password: password.clone() }))
+        Credentials::Given { registry: whose, user, password } => {
+            let secret = || Secret::Password { user: user.clone(), password: password.clone() };
+            Ok((whose == registry).then(secret))
         }
         Credentials::Files => {
             let name = registry.to_owned();

@@ -73,7 +73,7 @@ impl Registry {
     ) -> Result<Fetched, RegistryError> {
         let mut fetched = Fetched { moved: 0, kept: ingest.inherited() };
         progress.kept(fetched.kept);
-        let mut failures = 0;
+        let (mut failures, mut furthest) = (0, ingest.at());
         loop {
             let before = ingest.at();
             let (back, result) = self.go_on(at, ingest, progress).await;
@@ -93,7 +93,10 @@ impl Registry {
                 },
                 Err(error) => error,
             };
-            failures = if ingest.at() > before { 1 } else { failures + 1 };
+            // Only what has never been reached is a reason for new hope: a server that begins
+            // anew each time could go on for ever.
+            failures = if ingest.at() > furthest { 1 } else { failures + 1 };
+            furthest = furthest.max(ingest.at());
             self.transport.pause(failures, error, progress).await?;
         }
     }

@@ -20,6 +20,9 @@ use crate::store::{Lease, Store, StoreError};
 const MAX_REFERRERS: usize = 64;
 const MAX_ARTIFACT: u64 = 4 << 20;
 
+/// Longest type of an artifact that is kept: a media type, which RFC 6838 bounds.
+const MAX_TYPE: usize = 255;
+
 /// Tries to change the list under a tag, which others may change at the same time.
 const MAX_RACES: usize = 5;
 
@@ -290,8 +293,9 @@ async fn keep(
             store.put(blob)?;
         }
         store.put(&manifest.bytes)?;
-        let size = manifest.descriptor.size;
-        let entry = Descriptor { size, media_type: manifest.descriptor.media_type, ..referrer };
+        // Of what the registry says, only what has a bound: the store's index is one document.
+        let artifact_type = referrer.artifact_type.filter(|kind| kind.len() <= MAX_TYPE);
+        let entry = Descriptor { artifact_type, ..manifest.descriptor };
         store.attach(&lease, image, &entry)
     })
     .await

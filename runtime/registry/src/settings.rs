@@ -51,7 +51,8 @@ pub enum Credentials {
     #[default]
     Files,
     /// These for every registry that asks.
-    Given { user: String, password: String },
+    /// For this registry, and for no other.
+    Given { registry: String, user: String, password: String },
     /// None.
     Anonymous,
 }
@@ -105,7 +106,7 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Files => f.write_str("Files"),
-            Self::Given { user, .. } => write!(f, "Given({user})"),
+            Self::Given { registry, user, .. } => write!(f, "Given({user} at {registry})"),
             Self::Anonymous => f.write_str("Anonymous"),
         }
     }

@@ -69,6 +69,8 @@ pub enum StoreError {
     Ambiguous { wanted: String, root: PathBuf },
     #[error("{root} is damaged: mend it with `wick images --repair`")]
     Damaged { root: PathBuf, source: LayoutError },
+    #[error("the list of images in {root} is full: remove some with `wick rm`")]
+    IndexFull { root: PathBuf },
     #[error(transparent)]
     Open(#[from] OpenError),
 }
@@ -261,7 +263,12 @@ impl Store {
             let version = oci::Marker { image_layout_version: oci::LAYOUT_VERSION.to_owned() };
             self.write_whole(&marker, &serde_json::to_vec(&version).unwrap_or_default())?;
         }
-        if !self.root.join(oci::INDEX_FILE).exists() {
+        // An index that is gone while images are there was lost: `repair` makes it anew, and
+        // an empty one would have their blobs collected.
+        let blobs = self.root.join("blobs/sha256");
+        let empty =
+            fs::read_dir(&blobs).map_err(|source| store_io(&blobs, source))?.next().is_none();
+        if empty && !self.root.join(oci::INDEX_FILE).exists() {
             self.write_index(Vec::new())?;
         }
         Ok(())
@@ -291,7 +298,7 @@ pub(crate) fn store_io(path: &Path, source: io::Error) -> StoreError {
 impl Reason for StoreError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Io { .. } => "store-unusable",
+            Self::Io { .. } | Self::IndexFull { .. } => "store-unusable",
             Self::Full { .. } => "disk-full",
             Self::Length { .. } | Self::Digest { .. } => "damaged-transfer",
             Self::NoImage { .. } => "image-not-found",

@@ -13,12 +13,13 @@ use reqwest::{Method, Url};
 use crate::challenge::Challenge;
 use crate::credentials::{self, Secret};
 use crate::error::RegistryError;
-use crate::transport::{Call, Payload, Transport};
+use crate::transport::{Call, Payload, Transport, host_of};
 
 /// Life of a token whose server does not say, by the specification.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// A token is renewed this long before its end, so that it lasts for the request.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// Longest answer of a token server. Tokens that list many repositories are some 10 KiB.
@@ -121,7 +122,7 @@ impl Transport {
         };
         let mut url: Url =
             realm.parse().map_err(|_| bad(format!("`{realm}` is no URL for tokens")))?;
-        let plain = url.scheme() == "http" && self.settings.plain_http.permits(registry);
+        let plain = url.scheme() == "http" && self.settings.plain_http.permits(&host_of(&url));
         if url.scheme() != "https" && !plain {
             return Err(bad(format!("passwords do not go to `{realm}`, which is not encrypted")));
         }
@@ -166,7 +167,8 @@ impl Transport {
         let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| bad("the answer has no token".to_owned()))?;
         let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
-        Ok((secret_header(registry, &format!("Bearer {token}"))?, Some(life.max(DEFAULT_LIFE))))
+        let life = life.clamp(DEFAULT_LIFE, MAX_LIFE);
+        Ok((secret_header(registry, &format!("Bearer {token}"))?, Some(life)))
     }
 }
 

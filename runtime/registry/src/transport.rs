@@ -162,8 +162,11 @@ impl Transport {
         let known = self.tokens.known(&access.origin, &access.scope);
         let sent = known.is_some();
         let response = self.once(call, known).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return self.check(response, call, sent).await;
+        // Whoever the registry points to gets no answer to a challenge: it would be told the
+        // registry's password.
+        let elsewhere = response.url().origin() != call.url.origin();
+        if elsewhere || response.status() != StatusCode::UNAUTHORIZED {
+            return self.check(response, call, sent && !elsewhere).await;
         }
         self.tokens.forget(&access.origin, &access.scope);
         let headers = response.headers().get_all(WWW_AUTHENTICATE);
@@ -257,6 +260,8 @@ impl Transport {
         };
         let sent = sent.map_err(|_elapsed| stalled())?;
         sent.map_err(|source| {
+            // The address of a redirect may be signed, which is as good as a password.
+            let source = source.without_url();
             if let Payload::Upload(upload) = &call.payload
                 && let Some(error) = upload.take_failure()
             {
@@ -335,7 +340,10 @@ impl Transport {
         let after = self.settings.stall_timeout;
         match tokio::time::timeout(after, response.chunk()).await {
             Err(_elapsed) => Err(RegistryError::Stalled { host, what, after }),
-            Ok(Err(source)) => Err(RegistryError::Cut { host, what, source: Some(source) }),
+            Ok(Err(source)) => {
+                let source = Some(source.without_url());
+                Err(RegistryError::Cut { host, what, source })
+            }
             Ok(Ok(chunk)) => Ok(chunk),
         }
     }

@@ -54,7 +54,8 @@ impl<F: Future> Future for Eager<F> {
         // Before the state says that wakes are passed on.
         this.shared.task.register(cx.waker());
         for _ in 0..MAX_POLLS {
-            state.store(POLLED, Ordering::Release);
+            // Not a mere store: whoever has just noted a wake must be seen by the poll.
+            state.swap(POLLED, Ordering::AcqRel);
             let polled = this.future.as_mut().poll(&mut Context::from_waker(&this.waker));
             if polled.is_ready() {
                 return polled;

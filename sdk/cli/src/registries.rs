@@ -48,10 +48,19 @@ pub struct RegistryArgs {
     /// Trust these authorities (PEM) beside the system's
     #[arg(long, value_name = "FILE", env = "WICK_REGISTRY_CA")]
     registry_ca: Vec<PathBuf>,
-    /// User; the password is read from WICK_REGISTRY_PASSWORD. Docker's and Podman's files
-    /// otherwise
-    #[arg(long, value_name = "NAME", env = "WICK_REGISTRY_USER")]
-    registry_user: Option<String>,
+    /// User at one registry; the password is read from WICK_REGISTRY_PASSWORD. Docker's and
+    /// Podman's files otherwise
+    #[arg(
+        long,
+        value_name = "REGISTRY=NAME",
+        env = "WICK_REGISTRY_USER",
+        value_parser = user,
+        requires = "registry_password"
+    )]
+    registry_user: Option<(String, String)>,
+    /// A password on a command line would be everybody's: it comes by the environment
+    #[arg(long, hide = true, env = "WICK_REGISTRY_PASSWORD", hide_env_values = true)]
+    registry_password: Option<String>,
 }
 
 /// Flags of commands that use the store.
@@ -105,12 +114,11 @@ impl RegistryArgs {
         for (registry, host) in &self.mirror {
             mirrors.entry(registry.clone()).or_default().push(host.clone());
         }
-        let credentials = match &self.registry_user {
-            None => Credentials::Files,
-            Some(user) => {
-                let password = std::env::var("WICK_REGISTRY_PASSWORD").unwrap_or_default();
-                Credentials::Given { user: user.clone(), password }
+        let credentials = match (self.registry_user.clone(), self.registry_password.clone()) {
+            (Some((registry, user)), Some(password)) => {
+                Credentials::Given { registry, user, password }
             }
+            _ => Credentials::Files,
         };
         let authorities = self.registry_ca.clone();
         Settings { plain_http, mirrors, authorities, credentials, ..Settings::default() }
@@ -272,6 +280,15 @@ fn hold(store: &Store, image: &Descriptor) -> Outcome<Held> {
     let held = store.open_package(image).map_err(|error| Failure::stored(&error));
     let (_package, _lease) = held?;
     Ok(Held { path: store.blob_path(image.digest), _lease })
+}
+
+fn user(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((registry, user)) if !registry.is_empty() && !user.is_empty() => {
+            Ok((registry.to_owned(), user.to_owned()))
+        }
+        _ => Err("write for instance registry.example=robot".to_owned()),
+    }
 }
 
 fn mirror(text: &str) -> Result<(String, String), String> {

@@ -57,6 +57,8 @@ pub(crate) fn client(cacert: Option<&Path>) -> Result<Client, ImportError> {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(Policy::custom(follow))
+        // An address may have a secret in its query, which is not for whom it points to.
+        .referer(false)
         .build()
         .map_err(|error| bad(error.to_string()))
 }

@@ -44,16 +44,15 @@ pub(crate) async fn fetch(
     meter: &mut Meter<'_>,
 ) -> Result<PathBuf, ImportError> {
     let mut part = Part::open(folder, remote)?;
-    let mut tries = 0;
+    let (mut tries, mut furthest) = (0, part.have);
     loop {
         let ask = plan::ask(&part.mark, part.have);
         let asked = match remote.open(&ask).await {
             Ok(stream) => {
-                let before = part.have;
                 match part.take(&ask, stream, remote, most, meter).await? {
                     Some(End::Clean) if part.is_complete() => return part.finish(),
-                    // A step forward is a reason for new hope.
-                    _ if part.have > before => tries = 0,
+                    // Only what has never been reached is a reason for new hope.
+                    _ if part.have > furthest => (tries, furthest) = (0, part.have),
                     _ => {}
                 }
                 None
@@ -115,8 +114,9 @@ impl Part {
         if let Some(total) = self.mark.total.filter(|total| *total > most) {
             return Err(too_large(total));
         }
-        self.remember()?;
+        // In this order: bytes of an older file must never be thought of as this one's.
         self.cut(from)?;
+        self.remember()?;
         meter.begin(remote.name(), from, self.mark.total);
         while let Some(bytes) = body.next().await {
             let Ok(bytes) = bytes else { return Ok(Some(End::Broken)) };

@@ -320,8 +320,9 @@ impl<'a> Server<'a> {
                 OpenError::Changed => self.wrong("it changes all the time"),
             });
         }
-        serde_json::from_slice(&body)
-            .map_err(|error| self.wrong(&format!("{} is no MLflow server: {error}", self.base)))
+        serde_json::from_slice(&body).map_err(|error| {
+            self.wrong(&format!("{} is no MLflow server: {error}", shown(&self.base)))
+        })
     }
 
     /// An address below the server's.

@@ -166,19 +166,32 @@ impl Store {
                 return Ok(entries);
             }
         }
-        self.put_aside(oci::INDEX_FILE)?;
-        self.begin()?;
-        self.roots()
+        let roots = self.roots()?;
+        // Replaced by the caller at once: a kill finds the old one or the new one.
+        self.copy_aside(oci::INDEX_FILE)?;
+        Ok(roots)
+    }
+
+    /// Keep what can't be read for somebody to look at, until it is replaced.
+    fn copy_aside(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        fs::copy(&path, self.aside(name))
+            .map(drop)
+            .or_else(super::lease::absent)
+            .map_err(|source| store_io(&path, source))
     }
 
     /// Move what can't be read out of the way, for somebody to look at.
     fn put_aside(&self, name: &str) -> Result<(), StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let path = self.root.join(name);
-        let aside = self.root.join(format!("{name}.damaged-{now}"));
-        fs::rename(&path, aside)
+        fs::rename(&path, self.aside(name))
             .or_else(super::lease::absent)
             .map_err(|source| store_io(&path, source))
+    }
+
+    fn aside(&self, name: &str) -> PathBuf {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.root.join(format!("{name}.damaged-{now}"))
     }
 
     /// Images among the blobs: documents that no other document refers to.

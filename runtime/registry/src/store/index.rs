@@ -20,6 +20,9 @@ const SUBJECT: &str = "dev.wick.store.subject";
 /// How exact the time of use is: the index is not written anew for every start.
 const USE_STEP: Duration = Duration::from_secs(3600);
 
+/// Bytes of the index that are still read: some ten thousand images.
+const MAX_INDEX: usize = 4 << 20;
+
 /// An image of the store.
 #[derive(Debug, Clone)]
 pub struct StoredImage {
@@ -207,6 +210,10 @@ impl Store {
         };
         let bytes = serde_json::to_vec(&index).unwrap_or_default();
         debug_assert!(!bytes.is_empty(), "an index has text keys only");
+        // One that could not be read again would take all images with it.
+        if bytes.len() > MAX_INDEX {
+            return Err(StoreError::IndexFull { root: self.root.clone() });
+        }
         self.write_whole(&self.root.join(oci::INDEX_FILE), &bytes)
     }
 }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use wick_package::oci::{self, Descriptor};
 use wick_package::{Digest, Layout, Reference};
+use wick_registry::Credentials;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
@@ -103,6 +104,12 @@ impl Liar {
             }
         });
         Self { addr, state }
+    }
+
+    /// A user who is known to it, and to nobody else.
+    pub fn known(&self, user: &str, password: &str) -> Credentials {
+        let registry = self.addr.to_string();
+        Credentials::Given { registry, user: user.to_owned(), password: password.to_owned() }
     }
 
     pub fn reference(&self, tag: &str) -> Reference {

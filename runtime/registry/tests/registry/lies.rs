@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use wick_package::oci::{self, Descriptor, Platform};
 use wick_package::{OpenError, Reason as _};
-use wick_registry::{Credentials, Registry, RegistryError, Settings, StoreError};
+use wick_registry::{Registry, RegistryError, Settings, StoreError};
 
 use crate::liar::{Act, Liar};
 use crate::support::{Scratch, assert_whole, client, quiet, settings, weights, weights_layer};
@@ -65,7 +65,7 @@ async fn a_wrong_password_is_told_from_a_missing_one() {
     let (scratch, liar) = (Scratch::new(), Liar::start().await);
     let basic = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
     liar.rule("manifests/1", 99, Act::Answer(401, basic, String::new()));
-    let credentials = Credentials::Given { user: "ann".to_owned(), password: "wrong".to_owned() };
+    let credentials = liar.known("ann", "wrong");
     let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
     let error = client.pull(&liar.reference("1"), &scratch.store(), quiet()).await.unwrap_err();
     assert!(matches!(error, RegistryError::BadCredentials { .. }), "{error}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wick_package::oci::{self, Descriptor, Platform};
 use wick_package::{Digest, LayerRole, Reason as _};
-use wick_registry::{Credentials, Registry, RegistryError, Settings};
+use wick_registry::{Registry, RegistryError, Settings};
 
 use crate::liar::{Act, Liar};
 use crate::support::{Meter, Scratch, assert_whole, client, quiet, settings, weights_layer};
@@ -260,7 +260,7 @@ async fn a_token_is_fetched_once_with_the_password_that_only_its_server_sees() {
         Act::Answer(401, vec![("www-authenticate", challenge)], String::new()),
     );
     tokens.rule("/token", 9, Act::Answer(200, vec![], "{\"token\":\"t-1\"}".to_owned()));
-    let credentials = Credentials::Given { user: "ann".to_owned(), password: "secret".to_owned() };
+    let credentials = liar.known("ann", "secret");
     let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
     client.pull(&liar.reference("1"), &scratch.store(), quiet()).await.unwrap();
     let asked = tokens.seen();
@@ -283,7 +283,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
     liar.rule("manifests/1", 1, Act::Answer(401, basic, String::new()));
     let place = format!("http://{}/v2/team/app/blobs/{weights}", elsewhere.addr);
     liar.rule(weights.to_string(), 1, Act::Answer(307, vec![("location", place)], String::new()));
-    let credentials = Credentials::Given { user: "ann".to_owned(), password: "secret".to_owned() };
+    let credentials = liar.known("ann", "secret");
     let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
     let store = scratch.store();
     client.pull(&liar.reference("1"), &store, quiet()).await.unwrap();
@@ -293,6 +293,42 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
     assert_eq!(there.len(), 1);
     assert_eq!(there[0].authorization, None);
     assert_whole(&store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_pointed_to_can_not_ask_for_the_password() {
+    let (scratch, liar, elsewhere) = (Scratch::new(), Liar::start().await, Liar::start().await);
+    let layout = scratch.layout("a", "one", 1000);
+    liar.serve(&layout, "1");
+    let weights = weights_layer(&layout).0.to_string();
+    let place = format!("http://{}/v2/team/app/blobs/{weights}", elsewhere.addr);
+    liar.rule(weights.clone(), 99, Act::Answer(307, vec![("location", place)], String::new()));
+    for challenge in [
+        "Basic realm=\"x\"".to_owned(),
+        format!("Bearer realm=\"http://{}/token\"", elsewhere.addr),
+    ] {
+        let asks = vec![("www-authenticate", challenge)];
+        elsewhere.rule(weights.clone(), 1, Act::Answer(401, asks, String::new()));
+        let credentials = liar.known("ann", "secret");
+        let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
+        let error = client.pull(&liar.reference("1"), &scratch.store(), quiet()).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error}");
+    }
+    let there = elsewhere.seen();
+    assert!(there.iter().all(|seen| seen.authorization.is_none()), "{there:?}");
+    assert!(there.iter().all(|seen| !seen.path.starts_with("/token")), "{there:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_ever_is_kept_for_a_day() {
+    let (scratch, liar) = (Scratch::new(), Liar::start().await);
+    liar.serve(&scratch.layout("a", "one", 1000), "1");
+    let challenge = format!("Bearer realm=\"http://{}/token\"", liar.addr);
+    let asks = vec![("www-authenticate", challenge)];
+    liar.rule("manifests/1", 1, Act::Answer(401, asks, String::new()));
+    let token = format!("{{\"token\":\"t\",\"expires_in\":{}}}", u64::MAX);
+    liar.rule("/token", 1, Act::Answer(200, vec![], token));
+    client().pull(&liar.reference("1"), &scratch.store(), quiet()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,7 +200,8 @@ async fn a_registry_with_passwords_wants_the_right_one() {
     let reference = real.reference("team/app:1");
     let with = |password: &str| {
         let (user, password) = ("ann".to_owned(), password.to_owned());
-        let credentials = Credentials::Given { user, password };
+        let registry = real.addr.to_string();
+        let credentials = Credentials::Given { registry, user, password };
         Registry::new(Settings { credentials, ..settings() }).unwrap()
     };
     for (client, words) in [(client(), "who you are"), (with("wrong"), "refuses the user")] {

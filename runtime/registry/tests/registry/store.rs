@@ -131,6 +131,10 @@ fn a_broken_index_is_an_error_that_says_how_to_mend_it_and_loses_no_image() {
     let (store, ..) = filled(&scratch);
     let digest = store.find("localhost/app:1").unwrap().digest();
     let index = store.root().join("index.json");
+    // Opening a store makes what a new one lacks, and not what was lost.
+    fs::remove_file(&index).unwrap();
+    let store = Store::open(store.root()).unwrap();
+    assert_eq!(store.images().unwrap_err().code(), "damaged-store");
     fs::write(&index, b"{ broken").unwrap();
     let error = store.images().unwrap_err();
     assert_eq!(error.code(), "damaged-store");

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use hyper::Method;
 use wick_package::Reason as _;
-use wick_registry::{Credentials, Registry, RegistryError, Settings};
+use wick_registry::{Registry, RegistryError, Settings};
 
 use crate::liar::{Act, Liar};
 use crate::support::{Meter, Scratch, client, quiet, settings, weights_layer};
@@ -35,7 +35,7 @@ async fn credentials_do_not_follow_an_upload_to_another_host() {
     let place = format!("http://{}/elsewhere", elsewhere.addr);
     let begin = Act::Answer(202, vec![("location", place)], String::new());
     liar.rule_for(Method::POST, "/blobs/uploads/", 99, begin);
-    let credentials = Credentials::Given { user: "ann".to_owned(), password: "secret".to_owned() };
+    let credentials = liar.known("ann", "secret");
     let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
     client.push_layout(&layout, &liar.reference("1"), quiet()).await.unwrap();
     let there = elsewhere.seen();

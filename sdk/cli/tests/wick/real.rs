@@ -139,9 +139,12 @@ fn dockers_file_has_the_password() {
     let output = sandbox.run(&push);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("config.json"), "{}", text(&output));
-    let mut given = sandbox.wick(&[&push[..], &["--registry-user", "ann"]].concat());
-    let output = given.env("WICK_REGISTRY_PASSWORD", "secret").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let user = format!("{}=ann", real.addr);
+    for (user, want) in [(user.as_str(), 0), ("other.example=ann", 2)] {
+        let mut given = sandbox.wick(&[&push[..], &["--registry-user", user]].concat());
+        let output = given.env("WICK_REGISTRY_PASSWORD", "secret").output().unwrap();
+        assert_eq!(output.status.code(), Some(want), "{}", text(&output));
+    }
 }
 
 #[test]
