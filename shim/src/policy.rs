@@ -62,12 +62,26 @@ struct Candidate {
     envelope: Envelope,
 }
 
+/// Whether a package's files had to be signed ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Nobody asks for a signature.
+    Free,
+    /// They are what was signed, and must be read where nothing is mounted over them.
+    Sealed,
+}
+
 /// Check the package of a container, whose root file system is mounted.
 ///
 /// # Errors
 /// A policy is in force, and it does not let this package run, or can't be read.
-pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> Result<(), Denied> {
-    let Some(policy) = read(place)? else { return Ok(()) };
+pub fn check(
+    place: &Place,
+    asked: &Asked,
+    order: &Order,
+    mounts: &[Mount],
+) -> Result<Admission, Denied> {
+    let Some(policy) = read(place)? else { return Ok(Admission::Free) };
     let Some(name) = &asked.image else {
         return Err(Denied(
             "containerd does not say which image the container has, so no rule of the policy can \
@@ -79,7 +93,7 @@ pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> R
     let rule = policy.rule(&image.name());
     let free = rule.map_or(policy.default == Otherwise::Allow, |rule: &Rule| rule.min == 0);
     if free {
-        return Ok(());
+        return Ok(Admission::Free);
     }
     let candidates = candidates(place, asked, &image, order)?;
     let mut reasons = Vec::new();
@@ -87,7 +101,7 @@ pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> R
         match candidate.check(&policy, &image, place, order, mounts) {
             Ok(by) => {
                 tracing::info!(image = name.as_str(), by, "the policy lets it run");
-                return Ok(());
+                return Ok(Admission::Sealed);
             }
             Err(why) => reasons.push(format!("{} ({})", why, candidate.from)),
         }
