@@ -89,6 +89,10 @@ impl Policy {
         let Some(rule) = self.rule(&image.name()) else {
             let image = image.to_string();
             return match self.default {
+                // A policy that wants signatures could be left by any other name.
+                Otherwise::Allow if request.self_named && self.wants_signatures() => {
+                    Decision::Refused(Refusal::SelfNamed { image })
+                }
                 Otherwise::Allow => Decision::Allowed { by: Vec::new(), claim: None },
                 Otherwise::Deny => Decision::Refused(Refusal::NoRule { image }),
             };
@@ -183,8 +187,10 @@ impl fmt::Display for Refusal {
             }
             Self::SelfNamed { image } => write!(
                 f,
-                "the image calls itself {image}, which needs no signature, and its own word does \
-                 not count: give its name with --name"
+                "the image calls itself {image}, for which the policy wants no signature, and its \
+                 own word does not count: sign it for a name of a rule with keys; or say its name, \
+                 to `wick verify` with --name, and to `wick run` by pulling the image and running \
+                 it by that name"
             ),
             Self::Unsigned { image, digest, keys, min, by, faults, .. } => {
                 write!(f, "{image} ({digest}) ")?;

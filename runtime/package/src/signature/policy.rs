@@ -112,6 +112,11 @@ impl Policy {
         self.rules.iter().find(|rule| rule.images.iter().any(|image| image.matches(repository)))
     }
 
+    /// Whether there is an image that needs a signature.
+    pub fn wants_signatures(&self) -> bool {
+        self.rules.iter().any(|rule| rule.min > 0)
+    }
+
     /// The names of a rule's keys, for people.
     pub fn key_names(&self, rule: &Rule) -> Vec<&str> {
         rule.keys.iter().filter_map(|&at| Some(self.keys.get(at)?.name.as_str())).collect()

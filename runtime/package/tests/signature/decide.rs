@@ -1,6 +1,6 @@
 //! Who may run what.
 
-use wick_package::signature::{Decision, Request, Signature};
+use wick_package::signature::{Decision, Refusal, Request, Signature};
 use wick_package::{Digest, Reason as _};
 
 use crate::support::{IMAGE, RULES, key, name, policy, real, signed, subject};
@@ -115,6 +115,16 @@ fn an_image_can_not_name_itself_out_of_the_policy() {
         Decision::Refused(refusal) => assert!(refusal.to_string().contains("--name"), "{refusal}"),
         allowed @ Decision::Allowed { .. } => panic!("{allowed:?}"),
     }
+    // Nor into the default of a policy that wants signatures of others.
+    let lax = policy(&RULES.replace("\"deny\"", "\"allow\"")).unwrap();
+    let image = name("stranger.example/x");
+    let request = |self_named| Request { image: &image, self_named, digest: digest() };
+    let refused = lax.decide(&request(true), &[]);
+    assert!(matches!(refused, Decision::Refused(Refusal::SelfNamed { .. })), "{refused:?}");
+    assert!(matches!(lax.decide(&request(false), &[]), Decision::Allowed { .. }));
+    // One that wants none is not left.
+    let open = policy("default = \"allow\"\n").unwrap();
+    assert!(matches!(open.decide(&request(true), &[]), Decision::Allowed { .. }));
     // Its name with a signature for that name is as good as any.
     assert!(matches!(decide(IMAGE, true, &[signed(digest(), 1)]), Decision::Allowed { .. }));
 }
