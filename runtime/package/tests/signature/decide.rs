@@ -1,6 +1,6 @@
 //! Who may run what.
 
-use wick_package::signature::{Decision, Refusal, Request, Signature};
+use wick_package::signature::{Decision, Policy, Refusal, Request, Signature};
 use wick_package::{Digest, Reason as _};
 
 use crate::support::{IMAGE, RULES, key, name, policy, real, signed, subject};
@@ -143,8 +143,16 @@ fn cosigns_signatures_count_as_ours_do() {
     let attestation = Signature::from_bundle(real::BUNDLE_ATTESTATION).unwrap();
     let image = name("127.0.0.1:5055/vision/plus-one:1.0.0");
     let request = Request { image: &image, self_named: false, digest: Digest::of(real::INDEX) };
-    let decide = |signature| policy(&text).unwrap().decide(&request, &[signature]);
-    assert!(matches!(decide(old), Decision::Allowed { by, .. } if by == ["ci"]));
-    assert!(matches!(decide(new), Decision::Allowed { by, .. } if by == ["ci"]));
-    assert!(matches!(decide(attestation), Decision::Refused(_)));
+    let strict = policy(&text).unwrap();
+    let loose = policy(&format!("{text}nameless = true\n")).unwrap();
+    let decide = |policy: &Policy, one: &Signature| policy.decide(&request, &[one.clone()]);
+    for policy in [&strict, &loose] {
+        assert!(matches!(decide(policy, &old), Decision::Allowed { by, .. } if by == ["ci"]));
+        assert!(matches!(decide(policy, &attestation), Decision::Refused(_)));
+    }
+    // cosign 3 signs a digest, and says no name.
+    assert!(matches!(decide(&loose, &new), Decision::Allowed { by, .. } if by == ["ci"]));
+    let Decision::Refused(refusal) = decide(&strict, &new) else { panic!("it is allowed") };
+    assert_eq!(refusal.code(), "signature-for-another");
+    assert!(refusal.to_string().contains("`nameless = true`"), "{refusal}");
 }

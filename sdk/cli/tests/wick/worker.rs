@@ -254,9 +254,13 @@ fn a_bare_command_has_the_pod_s_variables_and_folders() {
     fs::create_dir(&data).unwrap();
     pod.bind(&data, "/data", 0);
     pod.order.env = vec!["A=1".into(), "B=2".into()];
-    let output = pod.run().end();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "A=1\0B=2\0/data");
+    // Whether its own files are read below the pod's mounts or not.
+    for sealed in [false, true] {
+        pod.order.sealed = sealed;
+        let output = pod.run().end();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "A=1\0B=2\0/data");
+    }
 }
 
 #[test]
