@@ -26,10 +26,11 @@ use crate::pause::{self, PauseOrder};
 use crate::phases::Phases;
 use crate::plan::{self, Facts, Kind, Plan};
 use crate::pod::{Pod, Tools};
+use crate::policy::{self, Admission};
 use crate::roster::Member;
 use crate::stdio::{Names, Stdio};
 use crate::worker::Worker;
-use crate::{cache, host, ordinary, policy, rootfs};
+use crate::{cache, host, ordinary, rootfs};
 
 /// Longest `wick.toml` that the shim reads to see whether the package has graphs.
 const MAX_MANIFEST: u64 = 1 << 20;
@@ -202,7 +203,9 @@ impl Job {
         if self.kind == Kind::Wasm {
             // Before anything of the package is opened.
             let Plan { asked, order, .. } = &self.plan;
-            policy::check(&tools.host.policy, asked, order, &self.request.rootfs)?;
+            let rootfs = &self.request.rootfs;
+            let admission = policy::check(&tools.host.policy, asked, order, rootfs)?;
+            self.plan.order.sealed = admission == Admission::Sealed;
             self.phases.done("policy");
             self.offer(tools);
         }

@@ -179,6 +179,7 @@ fn order(
         task: Task::Run,
         name: container_name(spec, facts).to_owned(),
         rootfs: facts.rootfs.clone(),
+        sealed: false,
         // The pause process sees nothing: what a sandbox's spec mounts is for its containers.
         mounts: if sandbox { Vec::new() } else { mounts::all(spec, refusals) },
         devices: if sandbox { Vec::new() } else { devices::all(spec, refusals) },

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use containerd_shim::protos::types::mount::Mount;
 use rustix::process::geteuid;
 use wick_package::signature::{
-    Decision, Envelope, MAX_POLICY, NodeStore, Otherwise, Policy, Request, Rule, read_trusted,
+    Decision, Envelope, MAX_POLICY, NodeStore, Otherwise, Policy, Request, Rule, Stored, is_absent,
+    read_trusted,
 };
 use wick_package::{Digest, MANIFEST_FILE, Reference};
 use wick_sandbox::order::Order;
@@ -62,12 +63,26 @@ struct Candidate {
     envelope: Envelope,
 }
 
+/// Whether a package's files had to be signed ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Nobody asks for a signature.
+    Free,
+    /// They are what was signed, and must be read where nothing is mounted over them.
+    Sealed,
+}
+
 /// Check the package of a container, whose root file system is mounted.
 ///
 /// # Errors
 /// A policy is in force, and it does not let this package run, or can't be read.
-pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> Result<(), Denied> {
-    let Some(policy) = read(place)? else { return Ok(()) };
+pub fn check(
+    place: &Place,
+    asked: &Asked,
+    order: &Order,
+    mounts: &[Mount],
+) -> Result<Admission, Denied> {
+    let Some(policy) = read(place)? else { return Ok(Admission::Free) };
     let Some(name) = &asked.image else {
         return Err(Denied(
             "containerd does not say which image the container has, so no rule of the policy can \
@@ -79,7 +94,7 @@ pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> R
     let rule = policy.rule(&image.name());
     let free = rule.map_or(policy.default == Otherwise::Allow, |rule: &Rule| rule.min == 0);
     if free {
-        return Ok(());
+        return Ok(Admission::Free);
     }
     let candidates = candidates(place, asked, &image, order)?;
     let mut reasons = Vec::new();
@@ -87,7 +102,7 @@ pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> R
         match candidate.check(&policy, &image, place, order, mounts) {
             Ok(by) => {
                 tracing::info!(image = name.as_str(), by, "the policy lets it run");
-                return Ok(());
+                return Ok(Admission::Sealed);
             }
             Err(why) => reasons.push(format!("{} ({})", why, candidate.from)),
         }
@@ -102,10 +117,11 @@ pub fn check(place: &Place, asked: &Asked, order: &Order, mounts: &[Mount]) -> R
 fn read(place: &Place) -> Result<Option<Policy>, Denied> {
     let user = geteuid().as_raw();
     let denied = |error: &dyn std::error::Error| Denied(format!("the policy: {}", chain(error)));
-    let text = match read_trusted(&place.policy, user, MAX_POLICY) {
-        Err(error) if error.is_missing() && !place.named => return Ok(None),
-        other => other.map_err(|error| denied(&error))?,
-    };
+    // A link to nothing is no missing policy: somebody has meant one to be there.
+    if !place.named && is_absent(&place.policy, user).map_err(|error| denied(&error))? {
+        return Ok(None);
+    }
+    let text = read_trusted(&place.policy, user, MAX_POLICY).map_err(|error| denied(&error))?;
     let folder = place.policy.parent().unwrap_or_else(|| Path::new("/"));
     let load = |file: &str| {
         let read = read_trusted(&folder.join(file), user, MAX_KEY);
@@ -131,20 +147,30 @@ fn candidates(
     }
     let store = NodeStore::new(&place.signatures, geteuid().as_raw());
     let stored = match image.digest() {
-        Some(digest) => store.get(digest).map(|one| one.into_iter().collect()),
+        Some(digest) => store
+            .get(digest)
+            .map(|one| Stored { envelopes: one.into_iter().collect(), broken: vec![] }),
         None => match package_manifest(order) {
             Some(manifest) => store.by_package(manifest),
-            None => Ok(Vec::new()),
+            None => Ok(Stored::default()),
         },
     };
+    let mut broken = Vec::new();
     match stored {
-        Ok(stored) => found.extend(
-            stored.into_iter().map(|envelope| Candidate { from: "the node's store", envelope }),
-        ),
-        Err(error) if found.is_empty() => return Err(Denied(chain(&error))),
-        Err(error) => tracing::warn!("{}", chain(&error)),
+        Ok(stored) => {
+            let candidate = |envelope| Candidate { from: "the node's store", envelope };
+            found.extend(stored.envelopes.into_iter().map(candidate));
+            broken.extend(stored.broken);
+        }
+        Err(error) => broken.push(error),
     }
-    Ok(found)
+    for error in &broken {
+        tracing::warn!("an envelope is passed over: {}", chain(error));
+    }
+    match broken.first() {
+        Some(error) if found.is_empty() => Err(Denied(chain(error))),
+        _ => Ok(found),
+    }
 }
 
 /// The digest of the mounted `wick.toml`.
@@ -234,3 +260,38 @@ impl fmt::Display for Denied {
 }
 
 impl std::error::Error for Denied {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn there_is_no_policy_only_where_nothing_has_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("wick/policy.toml");
+        let place = |named| Place {
+            policy: policy.clone(),
+            named,
+            signatures: folder.path().join("signatures"),
+            checked: None,
+        };
+        assert!(read(&place(false)).unwrap().is_none());
+        assert!(read(&place(true)).unwrap_err().to_string().contains("policy.toml can't be read"));
+        fs::create_dir(folder.path().join("wick")).unwrap();
+        assert!(read(&place(false)).unwrap().is_none());
+        // Somebody has meant one to be there.
+        symlink("/nothing/here", &policy).unwrap();
+        assert!(read(&place(false)).unwrap_err().to_string().contains("policy.toml can't be read"));
+        fs::remove_file(&policy).unwrap();
+        // Somebody may have taken it away.
+        let wick = folder.path().join("wick");
+        fs::set_permissions(&wick, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(read(&place(false)).unwrap_err().to_string().contains("written by others"));
+        fs::remove_dir(&wick).unwrap();
+        symlink("/nothing/here", &wick).unwrap();
+        assert!(read(&place(false)).is_err());
+    }
+}

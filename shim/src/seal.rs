@@ -141,7 +141,8 @@ fn walk(
     Ok(())
 }
 
-/// No mount hides a signed file: the worker would read what the pod put over it.
+/// No mount hides a signed file, as far as its path tells: whoever wrote the pod learns of it. What
+/// a link in a volume does is the sandbox's to prevent, see [`Order::sealed`].
 fn covered(sealed: &Sealed<'_>) -> Result<(), Broken> {
     for mount in &sealed.order.mounts {
         let place = plain(&mount.destination);

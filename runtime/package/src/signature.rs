@@ -43,6 +43,6 @@ pub use policy::{MAX_POLICY, Otherwise, Pattern, Policy, Rule, TrustedKey};
 pub use private_key::{Encryption, PrivateKey};
 pub use referrer::{Listed, Referrer, cosign_tag, fallback_index, fallback_tag, referrers_of};
 pub use signed::{Claim, Signature};
-pub use store::{NODE_STORE, NodeStore, StoreError};
+pub use store::{NODE_STORE, NodeStore, StoreError, Stored};
 pub use subject::Subject;
-pub use trusted::{TrustError, read_trusted};
+pub use trusted::{TrustError, is_absent, read_trusted};

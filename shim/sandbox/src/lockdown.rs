@@ -50,8 +50,8 @@ pub fn lock_down(order: &Order) -> Result<Vec<Phase>, LockdownError> {
     let profile = Profile::open(order.apparmor.as_deref())?;
     watch.lap("prepare");
 
-    let root = Root::open(&order.rootfs)?;
-    let mounted = mounts::mount_all(&root, &order.mounts)?;
+    let root = Root::open(&order.rootfs, order.sealed)?;
+    let mounted = mounts::mount_all(&root, order)?;
     watch.lap("mount");
     devices::make_all(mounted.dev.as_ref(), &order.devices)?;
     let writable = order.task == Task::Compile;

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{MountAttrFlags, MountFlags};
@@ -61,10 +61,14 @@ pub(crate) struct Mounted {
 }
 
 /// Mount what the order lists.
-pub(crate) fn mount_all(root: &Root, mounts: &[Mount]) -> Result<Mounted, LockdownError> {
+pub(crate) fn mount_all(root: &Root, order: &Order) -> Result<Mounted, LockdownError> {
+    let mounts = &order.mounts;
     let mut mounted = Mounted::default();
     for mount in mounts {
         check(mount)?;
+        if order.sealed {
+            check_sealed(mount)?;
+        }
         let is_dev = mount.destination == Path::new("/dev");
         match mount.kind.as_str() {
             _ if mount.flags & libc::MS_BIND != 0 => bind(root, mount)?,
@@ -203,6 +207,19 @@ fn check(mount: &Mount) -> Result<(), LockdownError> {
     Ok(())
 }
 
+/// Over an image with a signature a mount lies where its path says. And the worker's own folder,
+/// where it reads the image, lies in none: who else has a volume could put another in its place.
+fn check_sealed(mount: &Mount) -> Result<(), LockdownError> {
+    let up = mount.destination.components().any(|part| part == Component::ParentDir);
+    let around = Path::new(OWN_FOLDER).starts_with(&mount.destination);
+    let why = match (up, around) {
+        (true, _) => "in an image whose signature was asked for, its path has no `..`",
+        (_, true) => "an image whose signature was asked for is read below it: mount it elsewhere",
+        _ => return Ok(()),
+    };
+    Err(LockdownError::refused(named(mount), why))
+}
+
 fn bind(root: &Root, mount: &Mount) -> Result<(), LockdownError> {
     let propagation = propagation(mount)?;
     let mut set = FORCED;
@@ -290,6 +307,22 @@ mod tests {
         assert!(refused(mount("/run/wick/cache", 0, 0)).contains("/run/wick/cache is refused"));
         assert!(refused(mount("/data", libc::MS_REMOUNT, 0)).contains("0x20"));
         assert!(refused(mount("/data", 0, libc::MS_SHARED)).contains("HostToContainer"));
+    }
+
+    #[test]
+    fn a_mount_into_a_signed_image_lies_where_its_path_says_and_not_around_the_worker_s_own() {
+        let refused = |path: &str| {
+            let error = check_sealed(&mount(path, 0, 0)).unwrap_err();
+            assert_eq!(error.code(), "sandbox-refused");
+            error.to_string()
+        };
+        assert!(refused("/data/../model.onnx").contains("no `..`"));
+        assert!(refused("/../image/model.onnx").contains("no `..`"));
+        assert!(refused("/run").contains("elsewhere"));
+        assert!(refused("//run/.").contains("elsewhere"));
+        for fine in ["/data", "/run/secrets", "/runs", "/var/run/secrets"] {
+            check_sealed(&mount(fine, 0, 0)).unwrap();
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A worker refuses an order of any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The code of [`Report::Failed`] when the node's cache had no room for what was compiled.
 pub const CACHE_FULL: &str = "cache-full";
@@ -23,6 +23,9 @@ pub struct Order {
     pub name: String,
     /// The image's root file system, mounted by the shim. It becomes `/`, read-only.
     pub rootfs: PathBuf,
+    /// Whether its files were compared with signed ones. Then the worker reads them where no mount
+    /// of the pod can lie, and mounts follow no links, which only volumes have then.
+    pub sealed: bool,
     /// What is mounted into it, in this order.
     pub mounts: Vec<Mount>,
     /// Device nodes that are made under its `/dev`.

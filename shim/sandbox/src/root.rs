@@ -43,6 +43,8 @@ pub(crate) enum Kind {
 /// The root file system, mounted.
 pub(crate) struct Root {
     mount: OwnedFd,
+    /// How links in it are resolved.
+    links: ResolveFlags,
 }
 
 /// A mount that is not attached to anything yet.
@@ -66,8 +68,9 @@ pub(crate) struct Attributes {
 
 impl Root {
     /// Cut this mount namespace off from the node's, and mount the image over itself, so that
-    /// it can become `/`.
-    pub(crate) fn open(image: &Path) -> Result<Self, LockdownError> {
+    /// it can become `/`. In a sealed one no path goes through a link: a signed image has none,
+    /// and one in a volume would bring a mount to a place that its path does not name.
+    pub(crate) fn open(image: &Path, sealed: bool) -> Result<Self, LockdownError> {
         // Slaves: what the node mounts later still arrives in mounts that ask for it, and
         // nothing that happens here reaches the node.
         let slaves = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -80,7 +83,8 @@ impl Root {
         rustix::mount::move_mount(&tree.mount, "", CWD, image, flags)
             .step(|| format!("mount the image at {}", image.display()))?;
         tree.settle(attributes)?;
-        Ok(Self { mount: tree.mount })
+        let links = if sealed { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::NO_MAGICLINKS };
+        Ok(Self { mount: tree.mount, links })
     }
 
     /// Open what is at `path`, without access to its content. None if nothing is there.
@@ -123,6 +127,12 @@ impl Root {
             match self.resolve(&joined(&parts)) {
                 Ok(found) => return Ok(found),
                 Err(Errno::NOENT) => self.make_one(&mut parts, kind).step(step)?,
+                Err(Errno::LOOP) if self.is_sealed() => {
+                    let why = "a volume has a link on the way there, and nothing is mounted \
+                               through links into an image whose signature was asked for";
+                    let what = format!("the path {} of the container", path.display());
+                    return Err(LockdownError::refused(what, why));
+                }
                 Err(error) => return Err(error).step(step),
             }
         }
@@ -141,6 +151,10 @@ impl Root {
                     if made != Err(Errno::EXIST) {
                         return made;
                     }
+                    if self.is_sealed() {
+                        // Either way the next try tells: a link is refused by then.
+                        return Ok(());
+                    }
                     // It is a link to nothing, or somebody else has just made it.
                     return follow(&parent, parts, at);
                 }
@@ -150,9 +164,13 @@ impl Root {
         Ok(())
     }
 
+    fn is_sealed(&self) -> bool {
+        self.links.contains(ResolveFlags::NO_SYMLINKS)
+    }
+
     fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::IN_ROOT | self.links;
         for _ in 0..MAX_TRIES {
             match rustix::fs::openat2(&self.mount, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) => {}

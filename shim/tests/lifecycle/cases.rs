@@ -157,7 +157,7 @@ fn file_output() {
     shim.shutdown();
 }
 
-fn told(file: &Path, key: &str) -> String {
+pub fn told(file: &Path, key: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_default();
     line.trim().to_owned()

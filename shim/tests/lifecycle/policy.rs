@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use wick_package::Digest;
 use wick_package::signature::{Envelope, NodeStore, PrivateKey, Signature, Subject};
 
-use crate::cases::group;
+use crate::cases::{self, group};
 use crate::runner::Case;
-use crate::shim::{Containerd, Shim};
+use crate::shim::{Containerd, Shim, until};
 use crate::{spec, tools};
 
 pub const ALL: &[Case] = &[
@@ -22,6 +22,7 @@ pub const ALL: &[Case] = &[
     ("a signature by another key, for another digest or another name does not count", foreign),
     ("a good envelope lets no other files run", tampered),
     ("a mount over a signed file is refused", covered),
+    ("a worker is told whether a signature was asked for", told),
     ("weights that are not in the image are not signed", unpacked),
     ("what was hashed is remembered until a file changes", remembered),
     ("a policy that can't be read or trusted lets nothing run", broken_policy),
@@ -305,6 +306,23 @@ fn covered() {
     spec["mounts"] = json!([{"destination": "/mnt/data", "type": "bind", "source": "/tmp",
         "options": ["rbind", "ro"]}]);
     node.runs("b", &spec);
+}
+
+/// It reads a signed image where nothing can be mounted over it, and follows no links for mounts.
+fn told() {
+    let node = Node::new();
+    for (id, image, sealed) in [("s", IMAGE, "true"), ("f", "localhost/x", "false")] {
+        let file = node.path(&format!("told-{id}"));
+        let mut spec = node.spec(id, image, Some(&good()));
+        spec["process"]["args"] = json!(["/wick.toml", "tell", file]);
+        let shim = node.containerd.start(id, &spec);
+        node.create(&shim, id).unwrap();
+        shim.run(id).unwrap();
+        until("it has told", || !cases::told(&file, "env ").is_empty());
+        assert_eq!(cases::told(&file, "sealed"), sealed);
+        shim.delete(id).unwrap();
+        shim.shutdown();
+    }
 }
 
 /// The manifest names weights that a pod would have to mount.

@@ -91,6 +91,7 @@ async fn tell(file: &str, order: &Order, inherited: &str) -> i32 {
     text += &format!("hostname {}\n", hostname.nodename().to_string_lossy());
     text += &format!("pid {}\n", std::process::id());
     text += &format!("cache {:?}\nbackends {:?}\n", order.cache, order.backends);
+    text += &format!("sealed {}\n", order.sealed);
     for line in fs::read_to_string("/proc/thread-self/cgroup").unwrap_or_default().lines() {
         text += &format!("cgroup-line {line}\n");
     }

@@ -89,6 +89,10 @@ impl Policy {
         let Some(rule) = self.rule(&image.name()) else {
             let image = image.to_string();
             return match self.default {
+                // A policy that wants signatures could be left by any other name.
+                Otherwise::Allow if request.self_named && self.wants_signatures() => {
+                    Decision::Refused(Refusal::SelfNamed { image })
+                }
                 Otherwise::Allow => Decision::Allowed { by: Vec::new(), claim: None },
                 Otherwise::Deny => Decision::Refused(Refusal::NoRule { image }),
             };
@@ -141,19 +145,31 @@ impl Policy {
             misplaced: matches!(error, SignatureError::OtherDigest { .. }),
             why: error.to_string(),
         })?;
-        if let Some(name) = &claim.image
-            && !is_for(name, &request.image.name(), &rule.signed_as)
-        {
+        check_name(rule, request, &claim).map_err(|why| Fault { why, misplaced: true })?;
+        let is_by = |at: &usize| by.contains(&self.keys[*at].key.id());
+        Ok((claim, rule.keys.iter().copied().filter(is_by).collect()))
+    }
+}
+
+/// Whether what a signature says of the image's name is enough for a rule.
+fn check_name(rule: &Rule, request: &Request<'_>, claim: &Claim) -> Result<(), String> {
+    match &claim.image {
+        Some(name) if is_for(name, &request.image.name(), &rule.signed_as) => Ok(()),
+        Some(name) => {
             let name: String = name.chars().take(255).collect();
-            let why = format!(
+            Err(format!(
                 "the signature is for the name `{}`: sign it for this one, or list that one in \
                  the rule's `signed_as`",
                 name.escape_debug()
-            );
-            return Err(Fault { why, misplaced: true });
+            ))
         }
-        let is_by = |at: &usize| by.contains(&self.keys[*at].key.id());
-        Ok((claim, rule.keys.iter().copied().filter(is_by).collect()))
+        None if rule.nameless => Ok(()),
+        // It would let whoever can push put the image in the place of any other of this key.
+        None => {
+            Err("the signature says no name, as those of cosign 3: sign it with `wick sign`, or \
+                     write `nameless = true` in the rule, for any name that its keys may sign"
+                .to_owned())
+        }
     }
 }
 
@@ -183,8 +199,10 @@ impl fmt::Display for Refusal {
             }
             Self::SelfNamed { image } => write!(
                 f,
-                "the image calls itself {image}, which needs no signature, and its own word does \
-                 not count: give its name with --name"
+                "the image calls itself {image}, for which the policy wants no signature, and its \
+                 own word does not count: sign it for a name of a rule with keys; or say its name, \
+                 to `wick verify` with --name, and to `wick run` by pulling the image and running \
+                 it by that name"
             ),
             Self::Unsigned { image, digest, keys, min, by, faults, .. } => {
                 write!(f, "{image} ({digest}) ")?;

@@ -72,6 +72,8 @@ pub struct Rule {
     pub min: usize,
     /// Other names that a signature may say: those that an image was copied from.
     pub signed_as: Vec<Pattern>,
+    /// Whether signatures that say no name count.
+    pub nameless: bool,
 }
 
 /// Names of repositories: one, or all below a folder.
@@ -112,6 +114,11 @@ impl Policy {
         self.rules.iter().find(|rule| rule.images.iter().any(|image| image.matches(repository)))
     }
 
+    /// Whether there is an image that needs a signature.
+    pub fn wants_signatures(&self) -> bool {
+        self.rules.iter().any(|rule| rule.min > 0)
+    }
+
     /// The names of a rule's keys, for people.
     pub fn key_names(&self, rule: &Rule) -> Vec<&str> {
         rule.keys.iter().filter_map(|&at| Some(self.keys.get(at)?.name.as_str())).collect()
@@ -130,8 +137,8 @@ fn read(root: Reader<'_>, load: &Load<'_>) -> Option<Policy> {
         }
     });
     let (keys, names) = read_keys(&root, load);
-    let rules =
-        root.tables("rule", "[[rule]]", &["images", "keys", "min", "signed_as", "unsigned"]);
+    let known = ["images", "keys", "min", "signed_as", "nameless", "unsigned"];
+    let rules = root.tables("rule", "[[rule]]", &known);
     if rules.len() > MAX_RULES {
         root.mistake(root.at_of("rule"), format!("there are more than {MAX_RULES} rules"));
     }
@@ -216,14 +223,16 @@ fn read_rule(table: &Reader<'_>, names: &BTreeMap<String, Option<usize>>) -> Opt
     let images = patterns(table, "images");
     let signed_as = patterns(table, "signed_as");
     let min = table.integer("min", MIN);
+    let nameless = table.flag("nameless");
     if table.flag("unsigned") == Some(true) {
-        for key in ["keys", "min", "signed_as"] {
+        for key in ["keys", "min", "signed_as", "nameless"] {
             if table.has(key) {
                 let text = format!("a rule with `unsigned = true` needs no `{key}`: leave one out");
                 table.mistake(table.at_of(key), text);
             }
         }
-        return Some(Rule { images: images?, keys: Vec::new(), min: 0, signed_as: Vec::new() });
+        let (keys, signed_as) = (Vec::new(), Vec::new());
+        return Some(Rule { images: images?, keys, min: 0, signed_as, nameless: false });
     }
     table.require("keys", "keys = [\"release\"]");
     let keys = rule_keys(table, names)?;
@@ -234,7 +243,8 @@ fn read_rule(table: &Reader<'_>, names: &BTreeMap<String, Option<usize>>) -> Opt
     }
     // A key that could not be read is a mistake of its own.
     let keys = keys.into_iter().flatten().collect();
-    Some(Rule { images: images?, keys, min, signed_as: signed_as.unwrap_or_default() })
+    let signed_as = signed_as.unwrap_or_default();
+    Some(Rule { images: images?, keys, min, signed_as, nameless: nameless == Some(true) })
 }
 
 fn rule_keys(

@@ -42,6 +42,14 @@ pub struct NodeStore {
     user: u32,
 }
 
+/// What a store has for a package.
+#[derive(Debug, Default)]
+pub struct Stored {
+    pub envelopes: Vec<Envelope>,
+    /// Why others are passed over: a damaged one hides no good one.
+    pub broken: Vec<StoreError>,
+}
+
 /// A store that can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -91,18 +99,24 @@ impl NodeStore {
     /// name says nothing.
     ///
     /// # Errors
-    /// As [`NodeStore::get`].
-    pub fn by_package(&self, manifest: Digest) -> Result<Vec<Envelope>, StoreError> {
+    /// The list of them can't be read, or others could have written it.
+    pub fn by_package(&self, manifest: Digest) -> Result<Stored, StoreError> {
         let folder = self.package_folder(manifest);
         let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::default()),
             other => other.map_err(|source| TrustError::Io { path: folder.clone(), source })?,
         };
         check_folder(&folder, self.user)?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let digests = names.filter_map(|name| format!("sha256:{name}").parse().ok());
-        let found = digests.take(MAX_SAME_PACKAGE).map(|digest| self.get(digest));
-        Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let mut stored = Stored::default();
+        for digest in digests.take(MAX_SAME_PACKAGE) {
+            match self.get(digest) {
+                Ok(envelope) => stored.envelopes.extend(envelope),
+                Err(error) => stored.broken.push(error),
+            }
+        }
+        Ok(stored)
     }
 
     /// Put an envelope in, beside the signatures that are there for the image.

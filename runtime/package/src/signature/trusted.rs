@@ -66,10 +66,40 @@ pub fn read_trusted(path: &Path, user: u32, most: u64) -> Result<String, TrustEr
 pub(super) fn check_folder(folder: &Path, user: u32) -> Result<(), TrustError> {
     let meta = folder.metadata();
     let meta = meta.map_err(|source| TrustError::Io { path: folder.to_owned(), source })?;
-    if meta.mode() & STICKY != 0 {
+    let (owner, sticky) = (meta.uid(), meta.mode() & STICKY != 0);
+    // Whoever owns a sticky folder may take any name out of it.
+    if sticky && (owner == 0 || owner == user) {
         return Ok(());
     }
     check(folder, &meta, user)
+}
+
+/// Whether nothing has this name, not even a link to nothing, where only root or `user` could
+/// have taken it away: what is missing decides what may run as well.
+///
+/// # Errors
+/// Others could have taken it away, or it can't be told.
+pub fn is_absent(path: &Path, user: u32) -> Result<bool, TrustError> {
+    let io = |path: &Path, source| TrustError::Io { path: path.to_owned(), source };
+    // The name itself is looked at, not what a link leads to.
+    let there = |path: &Path| match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io(path, error)),
+    };
+    if there(path)? {
+        return Ok(false);
+    }
+    for folder in path.ancestors().skip(1) {
+        // Above a relative name is the working folder.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        if there(folder)? {
+            let real = folder.canonicalize().map_err(|source| io(folder, source))?;
+            real.ancestors().try_for_each(|folder| check_folder(folder, user))?;
+            return Ok(true);
+        }
+    }
+    Ok(true)
 }
 
 fn check(path: &Path, meta: &std::fs::Metadata, user: u32) -> Result<(), TrustError> {

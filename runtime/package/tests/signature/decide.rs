@@ -1,6 +1,6 @@
 //! Who may run what.
 
-use wick_package::signature::{Decision, Request, Signature};
+use wick_package::signature::{Decision, Policy, Refusal, Request, Signature};
 use wick_package::{Digest, Reason as _};
 
 use crate::support::{IMAGE, RULES, key, name, policy, real, signed, subject};
@@ -115,6 +115,16 @@ fn an_image_can_not_name_itself_out_of_the_policy() {
         Decision::Refused(refusal) => assert!(refusal.to_string().contains("--name"), "{refusal}"),
         allowed @ Decision::Allowed { .. } => panic!("{allowed:?}"),
     }
+    // Nor into the default of a policy that wants signatures of others.
+    let lax = policy(&RULES.replace("\"deny\"", "\"allow\"")).unwrap();
+    let image = name("stranger.example/x");
+    let request = |self_named| Request { image: &image, self_named, digest: digest() };
+    let refused = lax.decide(&request(true), &[]);
+    assert!(matches!(refused, Decision::Refused(Refusal::SelfNamed { .. })), "{refused:?}");
+    assert!(matches!(lax.decide(&request(false), &[]), Decision::Allowed { .. }));
+    // One that wants none is not left.
+    let open = policy("default = \"allow\"\n").unwrap();
+    assert!(matches!(open.decide(&request(true), &[]), Decision::Allowed { .. }));
     // Its name with a signature for that name is as good as any.
     assert!(matches!(decide(IMAGE, true, &[signed(digest(), 1)]), Decision::Allowed { .. }));
 }
@@ -133,8 +143,16 @@ fn cosigns_signatures_count_as_ours_do() {
     let attestation = Signature::from_bundle(real::BUNDLE_ATTESTATION).unwrap();
     let image = name("127.0.0.1:5055/vision/plus-one:1.0.0");
     let request = Request { image: &image, self_named: false, digest: Digest::of(real::INDEX) };
-    let decide = |signature| policy(&text).unwrap().decide(&request, &[signature]);
-    assert!(matches!(decide(old), Decision::Allowed { by, .. } if by == ["ci"]));
-    assert!(matches!(decide(new), Decision::Allowed { by, .. } if by == ["ci"]));
-    assert!(matches!(decide(attestation), Decision::Refused(_)));
+    let strict = policy(&text).unwrap();
+    let loose = policy(&format!("{text}nameless = true\n")).unwrap();
+    let decide = |policy: &Policy, one: &Signature| policy.decide(&request, &[one.clone()]);
+    for policy in [&strict, &loose] {
+        assert!(matches!(decide(policy, &old), Decision::Allowed { by, .. } if by == ["ci"]));
+        assert!(matches!(decide(policy, &attestation), Decision::Refused(_)));
+    }
+    // cosign 3 signs a digest, and says no name.
+    assert!(matches!(decide(&loose, &new), Decision::Allowed { by, .. } if by == ["ci"]));
+    let Decision::Refused(refusal) = decide(&strict, &new) else { panic!("it is allowed") };
+    assert_eq!(refusal.code(), "signature-for-another");
+    assert!(refusal.to_string().contains("`nameless = true`"), "{refusal}");
 }

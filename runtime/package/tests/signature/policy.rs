@@ -26,6 +26,7 @@ fn a_policy_is_read() {
     let rule = policy.rule("registry.example/vision/deep/er").unwrap();
     assert_eq!((rule.min, rule.keys.as_slice()), (1, &[0][..]));
     assert_eq!(policy.rule("localhost/x").unwrap().min, 0);
+    assert!(policy.rules.iter().all(|rule| !rule.nameless));
     assert_eq!(policy.rule("registry.example/visionary/x"), None);
     assert_eq!(policy.rule("registry.example/vision"), None);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use wick_package::signature::{Envelope, NodeStore, StoreError, read_trusted};
+use wick_package::signature::{Envelope, NodeStore, StoreError, is_absent, read_trusted};
 use wick_package::{Digest, Reason as _};
 
 use crate::support::{chain, packed, real, signed};
@@ -30,8 +30,8 @@ fn an_envelope_is_found_by_its_image_and_by_its_package() {
     assert_eq!(store.get(digest).unwrap(), Some(envelope(1)));
     assert_eq!(store.get(Digest::of(b"x")).unwrap(), None);
     let manifest = envelope(1).files("amd64").unwrap()[0].digest("wick.toml").unwrap();
-    assert_eq!(store.by_package(manifest).unwrap(), [envelope(1)]);
-    assert_eq!(store.by_package(digest).unwrap(), []);
+    assert_eq!(store.by_package(manifest).unwrap().envelopes, [envelope(1)]);
+    assert_eq!(store.by_package(digest).unwrap().envelopes, []);
     let (_, other) = packed(root.path());
     store.put(other.clone()).unwrap();
     assert_eq!(store.get(other.digest()).unwrap(), Some(other));
@@ -88,6 +88,60 @@ fn a_damaged_envelope_is_an_error_and_is_replaced_by_a_good_one() {
     let other = Digest::of(b"other");
     fs::copy(&file, file.with_file_name(format!("{}.json", other.hex()))).unwrap();
     assert_eq!(store.get(other).unwrap(), None);
+}
+
+#[test]
+fn a_damaged_envelope_hides_no_other_of_its_package() {
+    let root = tempfile::tempdir().unwrap();
+    let store = NodeStore::new(root.path(), user(root.path()));
+    store.put(envelope(1)).unwrap();
+    let manifest = envelope(1).files("amd64").unwrap()[0].digest("wick.toml").unwrap();
+    let listed = root.path().join("by-package").join(manifest.hex());
+    // Before and after the good one, whatever order the folder has.
+    for text in ["a", "b", "c", "d"] {
+        let hex = Digest::of(text.as_bytes()).hex();
+        fs::write(listed.join(&hex), "").unwrap();
+        fs::write(root.path().join("sha256").join(format!("{hex}.json")), "{").unwrap();
+    }
+    let stored = store.by_package(manifest).unwrap();
+    assert_eq!(stored.envelopes, [envelope(1)]);
+    assert_eq!(stored.broken.len(), 4);
+    assert!(stored.broken.iter().all(|error| matches!(error, StoreError::Envelope { .. })));
+}
+
+#[test]
+fn a_file_is_absent_only_where_nobody_else_could_have_taken_it_away() {
+    let root = tempfile::tempdir().unwrap();
+    let user = user(root.path());
+    let (none, deep) = (root.path().join("none"), root.path().join("a/b/none"));
+    assert!(is_absent(&none, user).unwrap() && is_absent(&deep, user).unwrap());
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink(&none, &link).unwrap();
+    assert!(!is_absent(&link, user).unwrap(), "a link to nothing is there");
+    assert!(is_absent(&link.join("policy.toml"), user).is_err(), "nor is a folder that is one");
+    fs::write(&none, "").unwrap();
+    assert!(!is_absent(&none, user).unwrap());
+    assert!(is_absent(&none.join("below"), user).is_err());
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o770)).unwrap();
+    assert!(is_absent(&deep, user).unwrap_err().to_string().contains("chmod go-w"));
+}
+
+#[test]
+fn a_sticky_folder_of_somebody_else_is_not_trusted() {
+    let root = tempfile::tempdir().unwrap();
+    let user = user(root.path());
+    let folder = root.path().join("sticky");
+    let file = folder.join("file");
+    fs::create_dir(&folder).unwrap();
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+    assert_eq!(read_trusted(&file, user, 5).unwrap(), "x");
+    if user == 0 {
+        std::os::unix::fs::chown(&folder, Some(1234), None).unwrap();
+        let error = read_trusted(&file, user, 5).unwrap_err();
+        assert!(error.to_string().contains("belongs to user 1234"), "{error}");
+        assert!(is_absent(&folder.join("none"), user).is_err());
+    }
 }
 
 #[test]

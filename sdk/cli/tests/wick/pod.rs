@@ -81,6 +81,7 @@ impl Pod {
             task: Task::Run,
             name: "app".into(),
             rootfs,
+            sealed: false,
             mounts: vec![
                 kernel("proc", "/proc", ""),
                 kernel("tmpfs", "/dev", "mode=755,size=65536k"),

@@ -110,6 +110,27 @@ fn a_package_is_served_by_threads_that_are_all_locked_down() {
 }
 
 #[test]
+fn a_package_that_was_compared_with_signed_files_is_read_below_what_the_pod_mounts() {
+    if !root_or_skip() {
+        return;
+    }
+    let mut pod = Pod::plus_one();
+    let other = pod.sandbox.path("other.onnx");
+    fs::write(&other, wick_testing::onnx::add_scalar(2.0, &[-1, 4])).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    // The shim refuses this mount. Whatever gets past it is not what is served.
+    pod.bind(&other, "/model.onnx", READ_ONLY);
+    for (sealed, want) in [(false, 3.0), (true, 2.0)] {
+        pod.order.sealed = sealed;
+        let worker = pod.serve();
+        let answer = pod.sandbox.json(&["infer", &worker.url(), "-i", "[1, 1, 1, 1]"]);
+        assert_eq!(answer["outputs"][0]["data"], json!([want, want, want, want]), "{sealed}");
+        worker.signal("TERM");
+        assert_eq!(worker.end().status.code(), Some(0));
+    }
+}
+
+#[test]
 fn the_phases_of_a_start_are_spans_with_their_times() {
     if !root_or_skip() {
         return;
@@ -233,9 +254,13 @@ fn a_bare_command_has_the_pod_s_variables_and_folders() {
     fs::create_dir(&data).unwrap();
     pod.bind(&data, "/data", 0);
     pod.order.env = vec!["A=1".into(), "B=2".into()];
-    let output = pod.run().end();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "A=1\0B=2\0/data");
+    // Whether its own files are read below the pod's mounts or not.
+    for sealed in [false, true] {
+        pod.order.sealed = sealed;
+        let output = pod.run().end();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "A=1\0B=2\0/data");
+    }
 }
 
 #[test]

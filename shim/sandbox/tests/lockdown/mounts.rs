@@ -244,3 +244,68 @@ fn what_can_not_be_honoured_is_refused_by_name() {
     let rootfs = refusal(&|case| case.order.rootfs = "/nothing/here".into());
     assert!(rootfs.contains("/nothing/here"), "{rootfs}");
 }
+
+/// A volume with a link to the image's root, and a file of the pod's that is mounted through it.
+fn through_a_link(case: &mut Case, link: &str, destination: &str) {
+    let (data, evil) = (case.volume("data"), case.volume("evil"));
+    std::os::unix::fs::symlink(link, data.join("l")).unwrap();
+    case.bind(&data, "/data", 0);
+    case.bind(&evil.join("inside"), destination, libc::MS_RDONLY);
+}
+
+#[test]
+fn nothing_is_mounted_through_a_volume_s_link_over_a_signed_file() {
+    if !root_or_skip() {
+        return;
+    }
+    let ways = [
+        ("/", "/data/l/app/file"),
+        ("/app", "/data/l/file"),
+        ("/app/file", "/data/l"),
+        ("..", "/data/l/app/file"),
+        // A link to nothing yet.
+        ("/app/new", "/data/l"),
+        ("/run/wick/image", "/data/l/app/file"),
+    ];
+    for (link, destination) in ways {
+        let mut case = Case::new();
+        case.order.sealed = true;
+        through_a_link(&mut case, link, destination);
+        let refusal = case.refusal();
+        assert!(refusal.starts_with("sandbox-refused"), "{destination}: {refusal}");
+        assert!(refusal.contains("a volume has a link"), "{destination}: {refusal}");
+        assert!(!case.rootfs("app/new").exists());
+    }
+    // Without a signature it is the pod's own affair, as for any container.
+    let mut case = Case::new();
+    through_a_link(&mut case, "/", "/data/l/app/file");
+    let answers = case.run(&["read:/app/file", "read:/run/wick/image/app/file"]);
+    assert_eq!(answers.ok("read:/app/file"), "of evil");
+    assert_eq!(answers.ok("read:/run/wick/image/app/file"), "of the image");
+}
+
+#[test]
+fn a_signed_image_has_its_volumes_beside_its_files() {
+    if !root_or_skip() {
+        return;
+    }
+    let mut case = Case::new();
+    case.order.sealed = true;
+    case.order.cwd = "/work".into();
+    let (one, two) = (case.volume("one"), case.volume("two"));
+    std::os::unix::fs::symlink("inside", one.join("l")).unwrap();
+    case.bind(&one, "/data/deep/one", 0);
+    case.bind(&two, "/data/deep/one/two", libc::MS_RDONLY);
+    case.bind(&two.join("inside"), "/var/run/secrets/token", libc::MS_RDONLY);
+    let files = ["/app/file", "/run/wick/image/app/file", "/data/deep/one/l"];
+    let files = files.into_iter().chain(["/data/deep/one/two/inside", "/var/run/secrets/token"]);
+    let actions: Vec<_> = files.map(|file| format!("read:{file}")).collect();
+    let answers = case.run(&actions.iter().map(String::as_str).collect::<Vec<_>>());
+    let want = ["of the image", "of the image", "of one", "of two", "of two"];
+    for (action, want) in actions.iter().zip(want) {
+        assert_eq!(answers.ok(action), want);
+    }
+    // Whoever else has the volume could put another folder in the place of the worker's own.
+    case.bind(&one, "/run", 0);
+    assert!(case.refusal().contains("/run is refused"));
+}

@@ -43,6 +43,7 @@ impl Case {
             task: Task::Run,
             name: "probe".into(),
             rootfs,
+            sealed: false,
             mounts: kernel_mounts(),
             devices: vec![],
             args: vec!["/wick.toml".into()],

@@ -43,18 +43,20 @@ pub fn open(order: &Order) -> Outcome<(Package, Grants)> {
         return Err(Failure::usage("the container has no command")
             .help("set the image's entrypoint to /wick.toml or to a .wasm file"));
     };
-    let path = plain(&order.cwd.join(first));
+    let place = plain(&order.cwd.join(first));
+    let path = opened(order, &place);
     let env = environment(&order.env);
     let network = network(&order.settings.network)?;
     let volumes: Vec<_> = order.mounts.iter().filter(|mount| is_volume(mount)).collect();
     if path.file_name().is_some_and(|name| name == MANIFEST_FILE) || path.is_dir() {
         let package = Package::open(&path).map_err(|error| Failure::open(&error))?;
         let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(&path) };
-        let seen = image(folder);
+        // What is read from the image itself is seen there already.
+        let seen = if order.sealed { folder.to_owned() } else { image(folder) };
         let grants = Grants { network, env, mounts: by_name(&volumes) };
         return Ok((package.with_guest_root(seen), grants));
     }
-    bare(order, &path, Grants { network, env, mounts: BTreeMap::new() }, &volumes)
+    bare(order, &place, Grants { network, env, mounts: BTreeMap::new() }, &volumes)
 }
 
 /// Leave a message where the pod's status will show it, if there is such a place.
@@ -98,11 +100,18 @@ fn bare(
         });
     }
     let limits = Limits { memory: BARE_MEMORY, ..Limits::default() };
-    let package = Package::bare(Path::new("/"), component, model_name(&order.name)?, wants, limits);
+    let root = opened(order, Path::new("/"));
+    let package = Package::bare(&root, component, model_name(&order.name)?, wants, limits);
     let package = package.map_err(|error| {
         Failure::open(&error).help("set the image's entrypoint to /wick.toml or to a .wasm file")
     })?;
     Ok((package.with_guest_root(IMAGE.into()), grants))
+}
+
+/// Where the worker opens what lies at `place`. Files that were compared with signed ones are read
+/// in the image itself, where nothing that the pod mounts can lie over them.
+fn opened(order: &Order, place: &Path) -> PathBuf {
+    if order.sealed { image(place) } else { place.to_owned() }
 }
 
 /// The same folder in the image itself, without what is mounted into it.
