@@ -104,8 +104,8 @@ fn an_unsigned_package_is_refused_and_a_signed_one_serves() -> anyhow::Result<()
     package::import(&cluster, &package::example("ocr")?, other)?;
     let pod = Pod::new("other", other).once().annotation("wick.dev/signature", &envelope);
     space.apply(&pod.yaml())?;
-    let said =
-        event(&space, &["policy does not let this package run", "docker.io/signed/annotated"])?;
+    let said = event(&space, &["policy does not let this package run", other])?;
+    assert!(said.contains("docker.io/signed/annotated"), "{said}");
     assert!(said.contains("signed_as"), "{said}");
     // And what no rule names runs as before.
     let image = images::tool(&cluster)?;
