@@ -145,7 +145,8 @@ fn cosigns_signatures_count_as_ours_do() {
     let request = Request { image: &image, self_named: false, digest: Digest::of(real::INDEX) };
     let strict = policy(&text).unwrap();
     let loose = policy(&format!("{text}nameless = true\n")).unwrap();
-    let decide = |policy: &Policy, one: &Signature| policy.decide(&request, std::slice::from_ref(one));
+    let decide =
+        |policy: &Policy, one: &Signature| policy.decide(&request, std::slice::from_ref(one));
     for policy in [&strict, &loose] {
         assert!(matches!(decide(policy, &old), Decision::Allowed { by, .. } if by == ["ci"]));
         assert!(matches!(decide(policy, &attestation), Decision::Refused(_)));
