@@ -3,7 +3,7 @@
 //! ```text
 //!   ROOT/oci-layout, index.json     which images there are, and their names
 //!   ROOT/blobs/sha256/HEX           whole blobs: they land by rename, after fsync
-//!   ROOT/ingest/HEX                 a blob that is on its way; locked by who fetches it
+//!   ROOT/ingest/HEX                 what is on its way; locked by who fetches or writes it
 //!   ROOT/leases/…                   what somebody uses or fetches; locked while he lives
 //!   ROOT/lock                       held for a moment: to change any of the above
 //! ```
@@ -19,6 +19,7 @@ mod ingest;
 mod lease;
 mod sweep;
 mod walk;
+mod work;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -35,6 +36,7 @@ pub(crate) use ingest::{Claim, Ingest};
 pub use lease::Lease;
 pub use sweep::Swept;
 pub(crate) use walk::parts;
+pub use work::Work;
 
 /// Below the user's folder for data.
 const FOLDER: &str = "wick/store";
@@ -237,15 +239,13 @@ impl Store {
     /// Write a file so that others see all of it or nothing, even after a power cut.
     pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let io = |source| store_io(path, source);
-        let folder = self.root.join(INGEST);
-        // Removed when it is dropped without having been kept.
-        let mut file =
-            tempfile::Builder::new().prefix(".whole-").tempfile_in(folder).map_err(io)?;
+        let mut work = self.scratch_file()?;
+        let file = &mut work.made;
         file.write_all(bytes).map_err(io)?;
         file.as_file().sync_all().map_err(io)?;
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(readable).map_err(io)?;
-        file.persist(path).map_err(|error| io(error.error))?;
+        work.made.persist(path).map_err(|error| io(error.error))?;
         self.sync_folder(path)
     }
 

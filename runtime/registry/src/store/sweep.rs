@@ -165,17 +165,18 @@ impl Store {
         })
     }
 
-    /// Remove what is left of a download, unless somebody goes on with it.
+    /// Remove what is left of a download or a push, unless somebody goes on with it.
     fn remove_partial(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(INGEST).join(name);
-        if path.is_dir() {
-            return fs::remove_dir_all(&path).map_err(|source| store_io(&path, source));
-        }
-        let Ok(file) = File::options().write(true).open(&path) else { return Ok(()) };
+        let Ok(file) = File::open(&path) else { return Ok(()) };
         if file.try_lock().is_err() {
             return Ok(());
         }
-        fs::remove_file(&path).or_else(absent).map_err(|source| store_io(&path, source))
+        let removed = match path.is_dir() {
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.or_else(absent).map_err(|source| store_io(&path, source))
     }
 }
 

@@ -71,6 +71,10 @@ fn a_download_that_somebody_holds_is_not_removed() {
     std::thread::sleep(Duration::from_millis(10));
     store.gc(&ALL, false).unwrap();
     assert!(partial.exists());
+    let packed = store.scratch().unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    store.gc(&ALL, false).unwrap();
+    assert!(packed.path().is_dir());
     drop(holder);
     store.gc(&ALL, false).unwrap();
     assert!(!partial.exists());

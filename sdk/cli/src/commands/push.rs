@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use serde_json::json;
 use wick_package::pack::{self, Options};
 use wick_package::{MANIFEST_FILE, Reference};
@@ -89,8 +88,7 @@ fn push_path(
     let package = host::open(path)?;
     // Where there is room for images; not /tmp, which often is memory.
     let store = args.store.store()?;
-    let scratch = tempfile::Builder::new().prefix("push-").tempdir_in(store.root().join("ingest"));
-    let scratch = scratch.context("cannot pack the package beside the store")?;
+    let scratch = store.scratch().map_err(|error| Failure::stored(&error))?;
     let layout = scratch.path().join("layout");
     let options = Options { format: pack::Format::Folder, reference: Some(to.image().clone()) };
     pack::write_layout(&package, &layout, &options, &mut |_| {})
