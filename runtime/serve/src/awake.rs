@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How long a thread stays awake for a client: what one takes that is awake itself.
-const AWAKE: Duration = Duration::from_micros(80);
+/// How long a thread stays awake for a client: what one takes that must be woken itself.
+const AWAKE: Duration = Duration::from_micros(120);
 
 /// A client that is back within this is prompt: the time above, and what it took to wake us.
-const PROMPT: Duration = Duration::from_micros(200);
+const PROMPT: Duration = Duration::from_micros(250);
 
 /// A client is waited for from so many prompt requests on. A late one counts against as many,
 /// so that a pause of the machine does not undo a habit, and a client of bursts gets none.
