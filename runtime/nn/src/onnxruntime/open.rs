@@ -147,8 +147,9 @@ fn open_plain(
         let mut builder =
             builder(library, options)?.with_optimization_level(GraphOptimizationLevel::All)?;
         match &source.bytes {
-            // Other files are found beside the model, so it must be a file itself.
-            SourceBytes::File { path, offset: 0, .. } if skeleton.external_data => {
+            // Other files are found beside the model, so it must be a file itself. Where the
+            // model must have a digest, they would have none.
+            SourceBytes::File { path, offset: 0, digest: None, .. } if skeleton.external_data => {
                 builder.commit_from_file(path)
             }
             _ => builder.commit_from_memory(&bytes),

@@ -84,7 +84,10 @@ fn parse(
 /// The folder in which weights of another file are looked for.
 fn folder(source: &GraphSource) -> Option<&str> {
     match &source.bytes {
-        SourceBytes::File { path, offset: 0, .. } => path.parent().and_then(Path::to_str),
+        // Beside a model that must have a digest, they would have none.
+        SourceBytes::File { path, offset: 0, digest: None, .. } => {
+            path.parent().and_then(Path::to_str)
+        }
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use wick_package::{Package, Reason as _};
+use wick_package::{Digest, Package, Reason as _};
 
 use crate::support::*;
 
@@ -140,11 +140,41 @@ fn recorded_digests_that_are_wrong_are_found_by_verify() {
     let image = put_image(&root, &bare_layers(), HOST);
     let path = root.join("blobs").join(image["digest"].as_str().unwrap().replace(':', "/"));
     let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    let wrong = json!({"m.onnx": wick_package::Digest::of(b"other").to_string()}).to_string();
+    let wrong = json!({"m.onnx": Digest::of(b"other").to_string()}).to_string();
     manifest["layers"][1]["annotations"] = json!({ "dev.wick.files": wrong });
     let (digest, size) = put_json(&root, &manifest);
     let kind = MANIFEST_TYPE;
     put_index(&root, &[json!({"mediaType": kind, "digest": digest.to_string(), "size": size})]);
     let error = Package::open(&root).unwrap().verify().unwrap_err();
     assert!(chain(&error).contains("file `m.onnx` has digest"), "{}", chain(&error));
+}
+
+#[test]
+fn a_sealed_package_has_a_digest_for_every_file_though_nobody_has_recorded_it() {
+    let scratch = Scratch::new();
+    let root = scratch.path("made");
+    let large = content("large", 700_000);
+    let layers = [
+        (LAYER, tar_of(&[("wick.toml", BARE.as_bytes()), ("m.onnx", b"hidden by the next layer")])),
+        (LAYER, tar_of(&[("first", b"1"), ("m.onnx", &large), ("empty", b"")])),
+    ];
+    layout_of(&root, &layers);
+    let package = Package::open(&root).unwrap();
+    let file = package.file(&rel("m.onnx")).unwrap();
+    assert_eq!((file.digest, package.must_have(&file)), (None, None));
+    let sealed = package.sealed().unwrap();
+    for (path, bytes) in [("m.onnx", &large[..]), ("first", b"1"), ("empty", b"")] {
+        let must = sealed.must_have(&sealed.file(&rel(path)).unwrap()).unwrap();
+        assert_eq!(must, Digest::of(bytes), "{path}");
+        assert!(must.check(bytes).is_ok() && must.check(b"other").is_err());
+    }
+    let manifest = sealed.file(&rel("wick.toml")).unwrap();
+    assert_eq!(sealed.must_have(&manifest), Some(Digest::of(BARE.as_bytes())));
+    // Weights that are not what the image says are found, as `verify` finds them.
+    let layer = root.join("blobs/sha256").join(Digest::of(&layers[1].1).hex());
+    let mut bytes = layers[1].1.clone();
+    bytes[2000] ^= 1;
+    fs::write(layer, bytes).unwrap();
+    let error = Package::open(&root).unwrap().sealed().unwrap_err();
+    assert!(chain(&error).contains("a layer"), "{}", chain(&error));
 }

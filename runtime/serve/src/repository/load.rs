@@ -303,7 +303,9 @@ async fn warmup_request(
 }
 
 fn read_file(package: &Package, path: &RelPath, limit: u64) -> io::Result<Bytes> {
-    let Blob { path, offset, len, .. } = package.file(path)?;
+    let blob = package.file(path)?;
+    let must = package.must_have(&blob);
+    let Blob { path, offset, len, .. } = blob;
     if len > limit {
         let text = format!("it has {len} bytes, and requests of this package may have {limit}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
@@ -312,6 +314,7 @@ fn read_file(package: &Package, path: &RelPath, limit: u64) -> io::Result<Bytes>
     file.seek(SeekFrom::Start(offset))?;
     let mut text = Vec::new();
     file.take(len).read_to_end(&mut text)?;
+    must.map_or(Ok(()), |must| must.check(&text))?;
     Ok(Bytes::from(text))
 }
 
