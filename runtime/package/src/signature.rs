@@ -12,6 +12,7 @@
 //! that whoever has only unpacked files can check them. Everything here is pure but
 //! [`NodeStore`] and [`Gate`], which read and write small files. Nothing is fetched.
 
+mod attached;
 mod bundle;
 mod contents;
 mod cosign;
@@ -30,9 +31,10 @@ mod store;
 mod subject;
 mod trusted;
 
+pub use attached::{Attached, holds_signatures};
 pub use bundle::BUNDLE_TYPE;
 pub use contents::{ContentsError, ListedFiles};
-pub use cosign::{CosignLayer, cosign_signatures};
+pub use cosign::{COSIGN_TYPE, CosignLayer, cosign_signatures};
 pub use decide::{Decision, Refusal, Request};
 pub use dsse::pae;
 pub use envelope::{ENVELOPE_TYPE, Envelope, MAX_ENVELOPE};

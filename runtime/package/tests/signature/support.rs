@@ -19,6 +19,9 @@ pub const IMAGE: &str = "registry.example/vision/plus-one";
 /// cosign sign … --new-bundle-format=true …                # fallback.json, bundle-*.json
 /// cosign attest --key K --type custom --predicate {} …    # bundle-attestation.json
 /// ```
+///
+/// For tests with registries the rest of the image is here too, and what cosign's manifest has for
+/// a config: `layer-*.tar` (of Python's `tarfile`), `config-*.json` and `sig-config.json`.
 pub mod real {
     macro_rules! fixture {
         ($name:ident, $file:literal) => {
