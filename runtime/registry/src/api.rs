@@ -24,6 +24,10 @@ pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
 const MAX_TAGS: usize = 100_000;
 const MAX_PAGES: usize = 1000;
 
+/// Pages of what refers to an image, and entries on all of them: registries put a hundred on one.
+const MAX_REFERRER_PAGES: usize = 16;
+const MAX_LISTED: usize = 1024;
+
 /// Tags asked for at once.
 const PAGE: &str = "1000";
 
@@ -73,6 +77,21 @@ impl Repository {
 
     pub(crate) fn odd(&self, what: &str, why: impl Into<String>) -> RegistryError {
         RegistryError::Answer { host: self.host(), what: what.to_owned(), why: why.into() }
+    }
+
+    /// Where the next page of a list is, if there is one.
+    fn next(
+        &self,
+        what: &str,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Option<Url>, RegistryError> {
+        let next = header(headers, &LINK).and_then(|link| next_page(&link));
+        let next = next.and_then(|next| url.join(&next).ok());
+        if next.as_ref().is_some_and(|next| next.origin() != self.base.origin()) {
+            return Err(self.odd(what, "the next page is at another host"));
+        }
+        Ok(next)
     }
 
     pub(crate) fn reads(&self) -> Access {
@@ -289,7 +308,7 @@ impl Registry {
         for _ in 0..MAX_PAGES {
             let call = Call::new(Method::GET, url.clone(), what.clone());
             let response = self.transport.send(&call, &at.reads(), progress).await?;
-            let next = header(response.headers(), &LINK).and_then(|link| next_page(&link));
+            let next = at.next(&what, &url, response.headers())?;
             let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
             let page: Page =
                 serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
@@ -297,16 +316,14 @@ impl Registry {
             if all.len() > MAX_TAGS {
                 return Err(at.odd(&what, format!("more than {MAX_TAGS} tags")));
             }
-            let Some(next) = next.and_then(|next| url.join(&next).ok()) else { return Ok(all) };
-            if next.origin() != at.base.origin() {
-                return Err(at.odd(&what, "the next page is at another host"));
-            }
+            let Some(next) = next else { return Ok(all) };
             url = next;
         }
         Err(at.odd(&what, format!("more than {MAX_PAGES} pages")))
     }
 
-    /// The registry's own list of what refers to a digest; none if it keeps no such list.
+    /// The registry's own list of what refers to a digest, page by page; none if it keeps no such
+    /// list.
     pub(crate) async fn listed_referrers(
         &self,
         at: &Repository,
@@ -314,25 +331,40 @@ impl Registry {
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<oci::Index>, RegistryError> {
         let what = format!("what refers to {} in {}", digest.short(), at.name);
-        let url = at.url(&format!("referrers/{digest}"))?;
-        let mut call = Call::new(Method::GET, url, what.clone());
-        call.headers.insert(ACCEPT, HeaderValue::from_static(oci::INDEX));
-        match self.transport.send(&call, &at.reads(), progress).await {
-            Ok(response) => {
-                let told = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
-                // Some answer every path with a page for people.
-                if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
-                    return Ok(None);
-                }
-                let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
-                let index = serde_json::from_slice(&bytes);
-                index.map(Some).map_err(|error| at.odd(&what, error.to_string()))
+        let mut url = at.url(&format!("referrers/{digest}"))?;
+        let mut all: Option<oci::Index> = None;
+        for _ in 0..MAX_REFERRER_PAGES {
+            let mut call = Call::new(Method::GET, url.clone(), what.clone());
+            call.headers.insert(ACCEPT, HeaderValue::from_static(oci::INDEX));
+            let response = match self.transport.send(&call, &at.reads(), progress).await {
+                Err(
+                    RegistryError::NotFound { .. }
+                    | RegistryError::Status { status: 400..=499, .. },
+                ) if all.is_none() => return Ok(None),
+                other => other?,
+            };
+            let told = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
+            if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
+                return match all {
+                    // Some answer every path with a page for people.
+                    None => Ok(None),
+                    Some(_) => Err(at.odd(&what, "the next page is no index")),
+                };
             }
-            Err(
-                RegistryError::NotFound { .. } | RegistryError::Status { status: 400..=499, .. },
-            ) => Ok(None),
-            Err(error) => Err(error),
+            let next = at.next(&what, &url, response.headers())?;
+            let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+            let mut page: oci::Index =
+                serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
+            let before = all.take().map(|index| index.manifests).unwrap_or_default();
+            page.manifests.splice(0..0, before);
+            if page.manifests.len() > MAX_LISTED {
+                return Err(at.odd(&what, format!("more than {MAX_LISTED} artifacts")));
+            }
+            let Some(next) = next else { return Ok(Some(page)) };
+            all = Some(page);
+            url = next;
         }
+        Err(at.odd(&what, format!("more than {MAX_REFERRER_PAGES} pages")))
     }
 }
 

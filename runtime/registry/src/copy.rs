@@ -76,7 +76,7 @@ impl Registry {
             self.copy_tree(&way, document, None, &mut copied, &progress).await?;
             let descriptor = Descriptor { size: descriptor.size, ..referrer };
             let document = Document { descriptor, bytes };
-            self.put_referrer(&way.target, image.digest, &document, &progress).await?;
+            self.put_beside(&way.target, image.digest, &document, &progress).await?;
             copied.referrers += 1;
         }
         Ok(copied)

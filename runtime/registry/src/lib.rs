@@ -17,6 +17,7 @@ mod challenge;
 mod client;
 mod content;
 mod copy;
+mod cosign;
 mod credentials;
 mod download;
 mod error;

@@ -6,6 +6,7 @@ mod liar;
 mod lies;
 mod pulls;
 mod real;
+mod signatures;
 mod store;
 mod support;
 mod uploads;
