@@ -194,9 +194,9 @@ fn unsigned(policy: &Policy, image: &Reference, ruled: bool, place: &Place) -> S
     }
     let keys = policy.rule(&image.name()).map(|rule| policy.key_names(rule).join(" or "));
     format!(
-        "{image} has no signature, and {} wants one by {}: sign it with `wick sign`, and give the \
-         envelope to the pod as its annotation wick.dev/signature, or to the node with \
-         `wick sign --node` or `wick load`",
+        "{image} has no signature, and {} wants one by {}: sign it with `wick sign`, and give its \
+         envelope, which `wick verify --out` writes, to the pod as its annotation \
+         wick.dev/signature, or to the node with `wick verify --node` or `wick load`",
         place.policy.display(),
         keys.unwrap_or_default()
     )

@@ -225,9 +225,8 @@ fn exit_of(code: &str) -> Exit {
             Exit::BadData
         }
         "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
-        "cannot-write" | "exists" | "output-occupied" | "disk-full" | "store-unusable" => {
-            Exit::CannotCreate
-        }
+        "cannot-write" | "exists" | "other-signatures" | "output-occupied" | "disk-full"
+        | "store-unusable" => Exit::CannotCreate,
         "unsigned"
         | "signature-by-another"
         | "signature-for-another"
@@ -261,7 +260,10 @@ fn help_of(code: &str) -> Option<&'static str> {
         }
         "damaged-store" => "`wick images --check` says what is damaged",
         "not-granted" => "grant it with --grant-network, --grant-env or --grant-mount",
-        "unsigned" => "sign it with `wick sign`, or name its envelope with --envelope",
+        "unsigned" => {
+            "sign it with `wick sign`, name its envelope with --envelope, or ask its registry \
+             again with --pull always"
+        }
         "not-packed" => "`wick pack` writes an image; sign and run that",
         "passphrase" => "give it with WICK_KEY_PASSPHRASE or --passphrase-file",
         "guest-failed" => "its own output is in the log: try again with --log-level debug",

@@ -27,6 +27,7 @@ mod quantity;
 mod random;
 mod registries;
 mod show;
+mod signatures;
 mod target;
 mod templates;
 mod tensor_json;

@@ -277,8 +277,8 @@ fn have(
 }
 
 fn hold(store: &Store, image: &Descriptor) -> Outcome<Held> {
-    let held = store.open_package(image).map_err(|error| Failure::stored(&error));
-    let (_package, _lease) = held?;
+    // What it holds is opened by whoever has asked the policy.
+    let _lease = store.hold(image).map_err(|error| Failure::stored(&error))?;
     Ok(Held { path: store.blob_path(image.digest), _lease })
 }
 

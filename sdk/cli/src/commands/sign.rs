@@ -1,13 +1,13 @@
 //! `wick sign`: say with a key that an image is approved.
 
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
 use wick_package::oci::Annotations;
 use wick_package::signature::{
-    BUNDLE_TYPE, Envelope, PublicKey, Referrer, Signature, Subject, envelope_beside, read_envelope,
+    BUNDLE_TYPE, Envelope, PublicKey, Referrer, Signature, Subject, envelope_beside,
 };
 use wick_package::{Digest, ImageDocuments, Reference};
 use wick_registry::Artifact;
@@ -18,6 +18,7 @@ use crate::keys::PassphraseArgs;
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
 use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::signatures;
 
 /// Sign an image
 ///
@@ -136,7 +137,7 @@ impl To {
         let envelope = Envelope::new(image.digest, image.documents, vec![signature]);
         let envelope = envelope.map_err(|error| Failure::of(&error))?;
         match self {
-            Self::File(path) => write(path, envelope),
+            Self::File(path) => signatures::write(path, envelope),
             _ => args.signatures.store().put(envelope).map_err(|error| Failure::of(&error)),
         }
     }
@@ -151,7 +152,7 @@ impl Display for To {
     }
 }
 
-/// Put a signature beside its image at the registry.
+/// Put a signature beside its image at the registry, and in the store, where the image is now.
 fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Signature) -> Outcome {
     let annotations = Referrer::annotations(signature);
     // Only signatures of cosign 2 have no bundle, and this one is ours.
@@ -165,30 +166,12 @@ fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Sig
     registries::block_on(async {
         let attached = registry.attach(reference, image, &artifact).await;
         attached.map(drop).map_err(|error| Failure::of(&error))
-    })
-}
-
-/// Write an envelope, with the signatures that are there.
-fn write(path: &Path, envelope: Envelope) -> Outcome {
-    let before = read_envelope(path).map_err(|error| Failure::open(&error))?;
-    let whole = match before {
-        Some(before) => before.merged(envelope).map_err(|error| {
-            Failure::of(&error).about(path).help("name another file with --out, or remove it")
-        })?,
-        None => envelope,
+    })?;
+    let store = args.store.store()?;
+    let keep = || {
+        let stored = store.find(&image.to_string())?;
+        let lease = store.lease()?;
+        store.attach_artifact(&lease, &stored.descriptor, &artifact).map(drop)
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))?;
-        std::io::Write::write_all(&mut file, whole.to_json().as_bytes())?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|error: std::io::Error| {
-        let text = format!("cannot write {}", path.display());
-        Failure::new(Exit::CannotCreate, "cannot-write", text).caused_by(Some(&error))
-    })
+    keep().map_err(|error| Failure::stored(&error))
 }
