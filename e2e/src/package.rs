@@ -46,7 +46,13 @@ pub fn pack(package: &Path, reference: &str, tar: &Path) -> anyhow::Result<()> {
 
 /// Run `wick`, which must succeed; what it prints.
 pub fn wick(args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(folder(WICK)?).args(args).output().context("run `wick`")?;
+    wick_with(args, &[])
+}
+
+/// The same with more variables.
+pub fn wick_with(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<String> {
+    let mut command = Command::new(folder(WICK)?);
+    let output = command.args(args).envs(env.iter().copied()).output().context("run `wick`")?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "wick {}: {}", args.join(" "), error.trim());
     String::from_utf8(output.stdout).context("what wick prints is text")
