@@ -21,7 +21,7 @@ const MAX_REFERRERS: usize = 64;
 const MAX_ARTIFACT: u64 = 4 << 20;
 
 /// Longest type of an artifact that is kept: a media type, which RFC 6838 bounds.
-const MAX_TYPE: usize = 255;
+pub(crate) const MAX_TYPE: usize = 255;
 
 /// Tries to change the list under a tag, which others may change at the same time.
 const MAX_RACES: usize = 5;
