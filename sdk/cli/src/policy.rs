@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wick_package::oci::Descriptor;
+use wick_package::oci::{Annotations, Descriptor};
 use wick_package::signature::{
     BUNDLE_TYPE, Envelope, Gate, NODE_STORE, NodeStore, Policy, Referrer, Signature, read_envelope,
 };
-use wick_package::{Digest, Layout, Package, Reference};
-use wick_registry::Store;
+use wick_package::{Digest, ImageDocuments, Layout, ManifestErrors, Package, Reference};
+use wick_registry::{Artifact, Store};
 use wick_serve::Opener;
 
 use crate::exit::Exit;
@@ -121,19 +121,43 @@ pub fn know(gate: &mut Gate, asked: &Path, path: &Path, store: &Store) -> Outcom
     // The beginning of a digest is no name.
     let name = asked.parse::<Reference>().ok().filter(|name| image.answers(name));
     gate.names.extend(name.map(|name| (path.to_owned(), name)));
-    let layout = store.layout().map_err(|error| stored(&error))?;
+    let envelope = Envelope::new(image.digest(), Vec::new(), signatures(store, image.digest())?);
+    gate.envelopes.push(envelope.map_err(|error| Failure::of(&error))?);
+    Ok(())
+}
+
+/// The signatures that an image of the store has with it.
+///
+/// # Errors
+/// The store can't be read.
+pub fn signatures(store: &Store, image: Digest) -> Outcome<Vec<Signature>> {
+    let layout = store.layout().map_err(|error| Failure::stored(&error))?;
     let mut signatures = Vec::new();
-    let digest = image.digest();
-    for referrer in store.referrers(digest).map_err(|error| stored(&error))? {
-        match signature(&layout, &referrer, digest) {
+    for referrer in store.referrers(image).map_err(|error| Failure::stored(&error))? {
+        match signature(&layout, &referrer, image) {
             Ok(found) => signatures.extend(found),
             // Others' artifacts are no reason to stop.
             Err(error) => tracing::warn!("{} is passed over: {error:#}", referrer.digest),
         }
     }
-    let envelope = Envelope::new(digest, Vec::new(), signatures);
-    gate.envelopes.push(envelope.map_err(|error| Failure::of(&error))?);
-    Ok(())
+    Ok(signatures)
+}
+
+/// What a node needs to check an image without the store: its signatures, with `more`, and its
+/// documents. None where nobody has signed.
+///
+/// # Errors
+/// The store can't be read, or there are too many signatures.
+pub fn envelope(store: &Store, image: Digest, more: Vec<Signature>) -> Outcome<Option<Envelope>> {
+    let found = signatures(store, image)?;
+    if found.is_empty() && more.is_empty() {
+        return Ok(None);
+    }
+    let documents = ImageDocuments::read(&store.blob_path(image));
+    let documents = documents.map_err(|error| Failure::open(&error))?.documents;
+    let envelope = |signatures, documents| Envelope::new(image, documents, signatures);
+    let whole = envelope(found, documents).and_then(|it| it.merged(envelope(more, Vec::new())?));
+    whole.map(Some).map_err(|error| Failure::of(&error))
 }
 
 /// The signature that an artifact holds, if it holds one.
@@ -146,6 +170,16 @@ fn signature(
     let Some(bundle) = Referrer::bundle_of(&manifest, image)? else { return Ok(None) };
     let bundle = Descriptor::new(BUNDLE_TYPE, bundle.digest, bundle.size);
     Ok(Some(Signature::from_bundle(&layout.document(&bundle, "bundle of a signature")?)?))
+}
+
+/// A signature as what refers to its image; none for one of cosign 1 or 2, which has no bundle.
+pub fn artifact(signature: &Signature) -> Option<Artifact> {
+    let bundle = signature.to_bundle()?;
+    Some(Artifact {
+        artifact_type: BUNDLE_TYPE.to_owned(),
+        annotations: Referrer::annotations(signature),
+        layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
+    })
 }
 
 fn named(path: &Path) -> Outcome<Envelope> {
@@ -161,13 +195,24 @@ fn named(path: &Path) -> Outcome<Envelope> {
 /// # Errors
 /// It can't be read, or has mistakes: all of them.
 pub fn read(path: &Path) -> Outcome<Policy> {
+    read_whole(path).map(|(policy, _)| policy)
+}
+
+/// As [`read`], with the policy's text that has its keys in it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_whole(path: &Path) -> Outcome<(Policy, String)> {
     let text = keys::read(path)?;
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let load = |file: &str| std::fs::read_to_string(folder.join(file));
-    Policy::parse(&text, path, &load).map_err(|errors| {
-        let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
-        Failure::new(Exit::BadData, "bad-policy", &errors)
-            .detail("mistakes", mistakes)
-            .help("see docs/signing.md for every key of a policy")
-    })
+    Policy::embed(&text, path, &load).map_err(|errors| mistakes(&errors))
+}
+
+/// A policy with mistakes.
+pub fn mistakes(errors: &ManifestErrors) -> Failure {
+    let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
+    Failure::new(Exit::BadData, "bad-policy", errors)
+        .detail("mistakes", mistakes)
+        .help("see docs/signing.md for every key of a policy")
 }

@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::json;
-use wick_package::oci::Annotations;
 use wick_package::signature::{
-    BUNDLE_TYPE, Envelope, PublicKey, Referrer, Signature, Subject, envelope_beside, read_envelope,
+    Envelope, PublicKey, Signature, Subject, envelope_beside, read_envelope,
 };
 use wick_package::{Digest, ImageDocuments, Reference};
-use wick_registry::Artifact;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::keys::PassphraseArgs;
 use crate::output::{self, Format};
-use crate::policy::SignatureArgs;
+use crate::policy::{self, SignatureArgs};
 use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
 
 /// Sign an image
@@ -153,14 +151,8 @@ impl Display for To {
 
 /// Put a signature beside its image at the registry.
 fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Signature) -> Outcome {
-    let annotations = Referrer::annotations(signature);
-    // Only signatures of cosign 2 have no bundle, and this one is ours.
-    let bundle = signature.to_bundle().unwrap_or_default();
-    let artifact = Artifact {
-        artifact_type: BUNDLE_TYPE.to_owned(),
-        annotations,
-        layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
-    };
+    // Only signatures of cosign 2 are none, and this one is ours.
+    let Some(artifact) = policy::artifact(signature) else { return Ok(()) };
     let registry = args.registries.registry()?;
     registries::block_on(async {
         let attached = registry.attach(reference, image, &artifact).await;
