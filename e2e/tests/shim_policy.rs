@@ -49,8 +49,7 @@ impl Drop for InForce<'_> {
     }
 }
 
-/// Pack the real Magika under a name, import it, and give where the tar is. Each has another
-/// version: containerd takes images with equal configurations for one.
+/// Pack the real Magika under a name, import it, and give where the tar is.
 fn imported(
     cluster: &Cluster,
     scratch: &Path,
@@ -58,19 +57,7 @@ fn imported(
     version: &str,
 ) -> anyhow::Result<String> {
     let folder = scratch.join("package");
-    fs::create_dir(&folder)?;
-    for entry in fs::read_dir(package::example("filetype")?)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), folder.join(entry.file_name()))?;
-        }
-    }
-    let manifest = fs::read_to_string(folder.join("wick.toml"))?;
-    let lines = manifest.lines().map(|line| match line.starts_with("version = ") {
-        true => format!("version = \"{version}\"\n"),
-        false => format!("{line}\n"),
-    });
-    fs::write(folder.join("wick.toml"), lines.collect::<String>())?;
+    package::example_as("filetype", version, &folder)?;
     let tar = scratch.join("image.tar");
     package::pack(&folder, reference, &tar)?;
     cluster.import_archive(&tar)?;
