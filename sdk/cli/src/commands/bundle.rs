@@ -171,7 +171,10 @@ fn refuse(refused: &[Refused]) -> Failure {
     let code = refused.first().map_or("policy-denies", |it| it.code);
     Failure::new(Exit::Denied, code, text)
         .detail("refused", refused.iter().map(Refused::to_json).collect())
-        .help("sign it with `wick sign`, and pull it again; --allow-refused takes it all the same")
+        .help(
+            "--pull always brings signatures that are newer than the store's image; \
+             --allow-refused takes what is refused all the same",
+        )
 }
 
 /// The images of a bundle, with the number of signatures that are read.

@@ -159,6 +159,7 @@ fn plan(args: &LoadArgs, incoming: &Incoming, beside: usize, install: Option<&In
         let (size, referrers) = (output::size(image.size), image.referrers.to_string());
         table.add_row([image.name.clone(), image.digest.short(), size, referrers]);
     }
+    output::line(format_args!("would load {}", args.file.display()));
     output::line(table.trim_fmt());
     if beside > 0 {
         eprintln!("would take {beside} signatures from the envelope beside it");
