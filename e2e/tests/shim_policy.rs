@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use support::policy::{InForce, versioned};
+use support::policy::InForce;
 use support::{PORT, Pod, classify, event, images};
 use wick_e2e::cluster::Cluster;
 use wick_e2e::package;
@@ -26,7 +26,7 @@ fn imported(
     version: &str,
 ) -> anyhow::Result<String> {
     let folder = scratch.join("package");
-    versioned(&folder, version)?;
+    package::example_as("filetype", version, &folder)?;
     let tar = scratch.join("image.tar");
     package::pack(&folder, reference, &tar)?;
     cluster.import_archive(&tar)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use support::policy::{InForce, versioned};
+use support::policy::InForce;
 use support::{PORT, Pod, classify, event};
 use wick_e2e::cluster::Cluster;
 use wick_e2e::kubectl::Namespace;
@@ -88,7 +88,7 @@ impl<'a> Site<'a> {
     /// Push Magika's package with this version; the digest.
     fn push(&self, image: &str, version: &str) -> anyhow::Result<String> {
         let folder = self.scratch.path().join(format!("package-{version}"));
-        versioned(&folder, version)?;
+        package::example_as("filetype", version, &folder)?;
         let folder = folder.display().to_string();
         let pushed = self.wick("build", &["push", &folder, image])?;
         Ok(pushed["digest"].as_str().context("no digest")?.to_owned())

@@ -1,5 +1,4 @@
-//! A policy in force on the cluster's node, with a key that tests sign with; and packages that
-//! differ in their version only.
+//! A policy in force on the cluster's node, with a key that tests sign with.
 
 use std::fs;
 use std::path::Path;
@@ -49,22 +48,4 @@ impl Drop for InForce<'_> {
         // The test's own failure is the one to see.
         fs::write(self.policy, OPEN).ok();
     }
-}
-
-/// The real Magika in a new folder, with another version: containerd takes images with equal
-/// configurations for one.
-pub fn versioned(folder: &Path, version: &str) -> anyhow::Result<()> {
-    fs::create_dir(folder)?;
-    for entry in fs::read_dir(package::example("filetype")?)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), folder.join(entry.file_name()))?;
-        }
-    }
-    let manifest = fs::read_to_string(folder.join("wick.toml"))?;
-    let lines = manifest.lines().map(|line| match line.starts_with("version = ") {
-        true => format!("version = \"{version}\"\n"),
-        false => format!("{line}\n"),
-    });
-    fs::write(folder.join("wick.toml"), lines.collect::<String>()).context("write wick.toml")
 }

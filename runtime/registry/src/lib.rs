@@ -1,5 +1,5 @@
-//! Packages travel: pull, push and copy images of any OCI registry, and keep them in a store that
-//! all commands of a machine share.
+//! Packages travel: pull, push and copy images of any OCI registry, or in one file where there is
+//! none, and keep them in a store that all commands of a machine share.
 //!
 //! ```text
 //!  registry ──GET──▶ download ──bytes──▶ sink: hash and write ──fsync, rename──▶ store
@@ -13,6 +13,7 @@
 //! nothing of Kubernetes and MQTT, and nothing of what a signature says: it carries them.
 
 mod api;
+mod bundle;
 mod challenge;
 mod client;
 mod content;
@@ -23,6 +24,7 @@ mod download;
 mod error;
 mod images;
 mod inspect;
+mod load;
 mod progress;
 mod pull;
 mod push;
@@ -33,10 +35,12 @@ mod store;
 mod tokens;
 mod transport;
 
+pub use bundle::{Bundle, BundleError, Bundled};
 pub use client::Registry;
 pub use copy::Copied;
 pub use error::RegistryError;
 pub use inspect::Inspected;
+pub use load::{Incoming, LoadError, Loaded};
 pub use progress::Progress;
 pub use pull::Pulled;
 pub use push::Pushed;

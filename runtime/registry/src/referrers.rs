@@ -26,7 +26,7 @@ const MAX_ARTIFACT: u64 = 4 << 20;
 const MAX_BLOBS: usize = 65;
 
 /// Longest type of an artifact that is kept: a media type, which RFC 6838 bounds.
-const MAX_TYPE: usize = 255;
+pub(crate) const MAX_TYPE: usize = 255;
 
 /// Tries to change the list under a tag, which others may change at the same time.
 const MAX_RACES: usize = 5;

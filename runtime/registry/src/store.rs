@@ -35,7 +35,7 @@ pub use index::StoredImage;
 pub(crate) use ingest::{Claim, Ingest};
 pub use lease::Lease;
 pub use sweep::Swept;
-pub(crate) use walk::parts;
+pub(crate) use walk::{Parts, parts};
 pub use work::Work;
 
 /// Below the user's folder for data.

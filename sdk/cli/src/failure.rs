@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use wick_package::{OpenError, Reason};
-use wick_registry::StoreError;
+use wick_registry::{BundleError, LoadError, StoreError};
 use wick_serve::RepositoryError;
 
 use crate::exit::Exit;
@@ -80,6 +80,23 @@ impl Failure {
     pub fn stored(error: &StoreError) -> Self {
         match error {
             StoreError::Open(error) => Self::open(error),
+            _ => Self::of(error),
+        }
+    }
+
+    /// A bundle that was not written.
+    pub fn bundle(error: &BundleError) -> Self {
+        match error {
+            BundleError::Store(error) => Self::stored(error),
+            BundleError::Write(error) => Self::of(error),
+        }
+    }
+
+    /// A file that was not loaded.
+    pub fn load(error: &LoadError) -> Self {
+        match error {
+            LoadError::Open(error) => Self::open(error),
+            LoadError::Store(error) => Self::stored(error),
             _ => Self::of(error),
         }
     }
@@ -225,8 +242,8 @@ fn exit_of(code: &str) -> Exit {
             Exit::BadData
         }
         "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
-        "cannot-write" | "exists" | "other-signatures" | "output-occupied" | "disk-full"
-        | "store-unusable" => Exit::CannotCreate,
+        "cannot-write" | "exists" | "other-signatures" | "output-occupied" | "too-many-blobs"
+        | "disk-full" | "store-unusable" => Exit::CannotCreate,
         "unsigned"
         | "signature-by-another"
         | "signature-for-another"

@@ -21,6 +21,7 @@ mod host;
 mod input;
 mod keys;
 mod logging;
+mod node;
 mod output;
 mod policy;
 mod quantity;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use wick_package::signature::{
     Envelope, Gate, NODE_STORE, NodeStore, Policy, TrustedKey, read_envelope,
 };
-use wick_package::{Package, Reference};
+use wick_package::{ManifestErrors, Package, Reference};
 use wick_registry::Store;
 use wick_serve::Opener;
 
@@ -155,13 +155,24 @@ pub fn trusted(files: &[PathBuf]) -> Outcome<Vec<TrustedKey>> {
 /// # Errors
 /// It can't be read, or has mistakes: all of them.
 pub fn read(path: &Path) -> Outcome<Policy> {
+    read_whole(path).map(|(policy, _)| policy)
+}
+
+/// As [`read`], with the policy's text that has its keys in it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_whole(path: &Path) -> Outcome<(Policy, String)> {
     let text = keys::read(path)?;
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let load = |file: &str| std::fs::read_to_string(folder.join(file));
-    Policy::parse(&text, path, &load).map_err(|errors| {
-        let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
-        Failure::new(Exit::BadData, "bad-policy", &errors)
-            .detail("mistakes", mistakes)
-            .help("see docs/signing.md for every key of a policy")
-    })
+    Policy::embed(&text, path, &load).map_err(|errors| mistakes(&errors))
+}
+
+/// A policy with mistakes.
+pub fn mistakes(errors: &ManifestErrors) -> Failure {
+    let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
+    Failure::new(Exit::BadData, "bad-policy", errors)
+        .detail("mistakes", mistakes)
+        .help("see docs/signing.md for every key of a policy")
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use wick_package::Reference;
 use wick_package::oci::Descriptor;
-use wick_registry::{Credentials, Lease, PlainHttp, Progress, Registry, Settings, Store};
+use wick_registry::{
+    Credentials, Lease, PlainHttp, Progress, Registry, Settings, Store, StoredImage,
+};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -144,8 +146,12 @@ impl StoreArgs {
 
 impl Bar {
     pub fn new(format: Format, what: &Reference) -> Arc<Self> {
+        Self::titled(format, what.repository())
+    }
+
+    pub fn titled(format: Format, what: &str) -> Arc<Self> {
         let bar = output::progress(format, Some(0), TEMPLATE);
-        bar.set_message(what.repository().to_owned());
+        bar.set_message(what.to_owned());
         Arc::new(Self(bar))
     }
 
@@ -215,7 +221,8 @@ pub fn have_all(
         match name_of(package) {
             None => paths.push(package.clone()),
             Some(name) => {
-                let image = have(name, registries, &store.store()?, policy, format)?;
+                let store = store.store()?;
+                let image = hold(&store, &have(name, registries, &store, policy, format)?)?;
                 paths.push(image.path.clone());
                 held.push(image);
             }
@@ -236,19 +243,21 @@ pub fn is_whole_name(name: &str) -> bool {
     name.contains(['/', ':'])
 }
 
-/// Have an image in the store.
-fn have(
+/// Have an image in the store, whatever it is an image of.
+///
+/// # Errors
+/// It can't be pulled, or is not here and may not be.
+pub fn have(
     name: &str,
     registries: &RegistryArgs,
     store: &Store,
     policy: PullPolicy,
     format: Format,
-) -> Outcome<Held> {
+) -> Outcome<Descriptor> {
     if policy != PullPolicy::Always
-        && let Ok(image) = store.find(name)
-        && store.is_complete(&image.descriptor)
+        && let Some(image) = find(store, name)
     {
-        return hold(store, &image.descriptor);
+        return Ok(image.descriptor);
     }
     let known = is_whole_name(name);
     if policy == PullPolicy::Never || !known {
@@ -273,7 +282,12 @@ fn have(
         pulled.map_err(|error| Failure::of(&error))
     });
     bar.done();
-    hold(store, &pulled?.image)
+    Ok(pulled?.image)
+}
+
+/// An image of the store that is there as a whole.
+pub fn find(store: &Store, name: &str) -> Option<StoredImage> {
+    store.find(name).ok().filter(|image| store.is_complete(&image.descriptor))
 }
 
 fn hold(store: &Store, image: &Descriptor) -> Outcome<Held> {

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use wick_package::oci::Descriptor;
+use wick_package::oci::{Annotations, Descriptor};
 use wick_package::signature::{
-    Attached, Envelope, KeyId, Signature, TrustedKey, holds_signatures, read_envelope,
+    Attached, BUNDLE_TYPE, Envelope, KeyId, Referrer, Signature, TrustedKey, holds_signatures,
+    read_envelope,
 };
 use wick_package::{Digest, ImageDocuments, Reference};
-use wick_registry::{Registry, Store};
+use wick_registry::{Artifact, Registry, Store};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -198,6 +199,33 @@ pub fn envelope(
             .help("an envelope without a signature lets nothing run: sign the image first"));
     }
     Envelope::new(image, documents, some).map_err(|error| Failure::of(&error))
+}
+
+/// What a node needs to check an image without the store: its signatures, with `more`, and its
+/// documents. None where nobody has signed.
+///
+/// # Errors
+/// The store can't be read, or there are too many signatures.
+pub fn for_node(store: &Store, image: Digest, more: Vec<Signature>) -> Outcome<Option<Envelope>> {
+    let found = stored(store, image)?;
+    if found.is_empty() && more.is_empty() {
+        return Ok(None);
+    }
+    let documents = ImageDocuments::read(&store.blob_path(image));
+    let documents = documents.map_err(|error| Failure::open(&error))?.documents;
+    let envelope = |signatures, documents| Envelope::new(image, documents, signatures);
+    let whole = envelope(found, documents).and_then(|it| it.merged(envelope(more, Vec::new())?));
+    whole.map(Some).map_err(|error| Failure::of(&error))
+}
+
+/// A signature as what refers to its image; none for one of cosign 1 or 2, which has no bundle.
+pub fn artifact(signature: &Signature) -> Option<Artifact> {
+    let bundle = signature.to_bundle()?;
+    Some(Artifact {
+        artifact_type: BUNDLE_TYPE.to_owned(),
+        annotations: Referrer::annotations(signature),
+        layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
+    })
 }
 
 /// Write an envelope, with the signatures that are there.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
+use tar::EntryType;
 use wick_package::{Digest, Package, Reason as _};
 
 use crate::support::*;
@@ -177,4 +178,41 @@ fn a_sealed_package_has_a_digest_for_every_file_though_nobody_has_recorded_it() 
     fs::write(layer, bytes).unwrap();
     let error = Package::open(&root).unwrap().sealed().unwrap_err();
     assert!(chain(&error).contains("a layer"), "{}", chain(&error));
+}
+
+#[test]
+fn artifacts_beside_an_image_are_no_images() {
+    let scratch = Scratch::new();
+    let root = scratch.path("made");
+    let mut artifact = put_image(&root, &layers_of("9.0.0"), HOST);
+    artifact["artifactType"] = "application/vnd.dev.sigstore.bundle.v0.3+json".into();
+    let image = put_image(&root, &layers_of("1.0.0"), HOST);
+    put_index(&root, &[artifact, image]);
+    assert_eq!(version(&root), "1.0.0");
+}
+
+#[test]
+fn names_that_lead_out_of_a_layout_and_links_in_it_are_refused() {
+    let scratch = Scratch::new();
+    let out = scratch.path("hostile.tar");
+    let blob = format!("blobs/sha256/{}", "0".repeat(64));
+    let cases = [
+        (EntryType::Regular, "../outside", "leads out of it"),
+        (EntryType::Regular, "blobs/../../outside", "leads out of it"),
+        (EntryType::Regular, "/etc/passwd", "leads out of it"),
+        (EntryType::Directory, "./../", "leads out of it"),
+        (EntryType::Symlink, "index.json", "is a link"),
+        (EntryType::Symlink, &blob, "is a link"),
+        (EntryType::Link, "./oci-layout", "is a link"),
+    ];
+    for (kind, name, words) in cases {
+        let marker = tar_of(&[("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)]);
+        let mut tar = marker[..marker.len() - 1024].to_vec();
+        tar.extend(tar_with(kind, name, b""));
+        fs::write(&out, tar).unwrap();
+        let error = open_error(&out);
+        assert_eq!(error.code(), "damaged-layout", "{name}");
+        assert!(chain(&error).contains(words), "{name}: {}", chain(&error));
+        assert!(chain(&error).contains(name), "{name}: {}", chain(&error));
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Barrier;
 
 use wick_package::signature::{Envelope, NodeStore, StoreError, is_absent, read_trusted};
 use wick_package::{Digest, Reason as _};
@@ -46,6 +47,33 @@ fn signatures_of_one_image_are_kept_together() {
     store.put(envelope(1)).unwrap();
     let found = store.get(Digest::of(real::INDEX)).unwrap().unwrap();
     assert_eq!(found.signatures().len(), 2);
+}
+
+#[test]
+fn of_many_writers_at_once_none_loses_a_signature() {
+    const WRITERS: u8 = 8;
+    let root = tempfile::tempdir().unwrap();
+    // Each round begins with nothing, and all begin together.
+    for round in 0..20 {
+        let folder = root.path().join(round.to_string());
+        let barrier = Barrier::new(WRITERS.into());
+        std::thread::scope(|scope| {
+            for number in 1..=WRITERS {
+                let (folder, barrier) = (&folder, &barrier);
+                let user = user(root.path());
+                scope.spawn(move || {
+                    let (store, mine) = (NodeStore::new(folder, user), envelope(number));
+                    barrier.wait();
+                    store.put(mine).unwrap();
+                });
+            }
+        });
+        let store = NodeStore::new(&folder, user(root.path()));
+        let found = store.get(Digest::of(real::INDEX)).unwrap().unwrap();
+        assert_eq!(found.signatures().len(), usize::from(WRITERS), "round {round}");
+    }
+    let lock = fs::metadata(root.path().join("0/lock")).unwrap();
+    assert_eq!(lock.permissions().mode() & 0o777, 0o600, "others can't keep writers waiting");
 }
 
 #[test]

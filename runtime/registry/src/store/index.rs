@@ -107,22 +107,27 @@ impl Store {
         image: &Descriptor,
         reference: &Reference,
     ) -> Result<(), StoreError> {
-        let name = reference.to_string();
+        self.change(|entries| put_name(entries, image, reference))
+    }
+
+    /// Name several images and note what refers to them, all at once or nothing. Their blobs are
+    /// here and leased.
+    ///
+    /// # Errors
+    /// The index can't be written.
+    pub(crate) fn enter(
+        &self,
+        _lease: &Lease,
+        images: &[(Reference, Descriptor)],
+        referrers: &[(Digest, Descriptor)],
+    ) -> Result<(), StoreError> {
         self.change(|entries| {
-            entries.retain(|entry| entry.annotations.get(oci::IMAGE_NAME) != Some(&name));
-            // An entry without a name has served its turn.
-            entries.retain(|entry| {
-                entry.digest != image.digest || entry.annotations.contains_key(oci::IMAGE_NAME)
-            });
-            let mut entry = plain(image);
-            let now = seconds(SystemTime::now());
-            entry.annotations.insert(oci::IMAGE_NAME.to_owned(), name.clone());
-            if let Some(tag) = reference.tag() {
-                entry.annotations.insert(oci::REF_NAME.to_owned(), tag.to_owned());
+            for (reference, image) in images {
+                put_name(entries, image, reference);
             }
-            entry.annotations.insert(STORED.to_owned(), now.clone());
-            entry.annotations.insert(USED.to_owned(), now);
-            entries.push(entry);
+            for (subject, referrer) in referrers {
+                put_referrer(entries, *subject, referrer);
+            }
         })
     }
 
@@ -136,12 +141,7 @@ impl Store {
         subject: Digest,
         referrer: &Descriptor,
     ) -> Result<(), StoreError> {
-        self.change(|entries| {
-            entries.retain(|entry| entry.digest != referrer.digest);
-            let mut entry = referrer.clone();
-            entry.annotations.insert(SUBJECT.to_owned(), subject.to_string());
-            entries.push(entry);
-        })
+        self.change(|entries| put_referrer(entries, subject, referrer))
     }
 
     /// Note that an image was used now.
@@ -216,6 +216,31 @@ impl Store {
         }
         self.write_whole(&self.root.join(oci::INDEX_FILE), &bytes)
     }
+}
+
+fn put_name(entries: &mut Vec<Descriptor>, image: &Descriptor, reference: &Reference) {
+    let name = reference.to_string();
+    entries.retain(|entry| entry.annotations.get(oci::IMAGE_NAME) != Some(&name));
+    // An entry without a name has served its turn.
+    entries.retain(|entry| {
+        entry.digest != image.digest || entry.annotations.contains_key(oci::IMAGE_NAME)
+    });
+    let mut entry = plain(image);
+    let now = seconds(SystemTime::now());
+    entry.annotations.insert(oci::IMAGE_NAME.to_owned(), name);
+    if let Some(tag) = reference.tag() {
+        entry.annotations.insert(oci::REF_NAME.to_owned(), tag.to_owned());
+    }
+    entry.annotations.insert(STORED.to_owned(), now.clone());
+    entry.annotations.insert(USED.to_owned(), now);
+    entries.push(entry);
+}
+
+fn put_referrer(entries: &mut Vec<Descriptor>, subject: Digest, referrer: &Descriptor) {
+    entries.retain(|entry| entry.digest != referrer.digest);
+    let mut entry = referrer.clone();
+    entry.annotations.insert(SUBJECT.to_owned(), subject.to_string());
+    entries.push(entry);
 }
 
 /// What an entry refers to.

@@ -1,8 +1,10 @@
 //! `wick pull`: images into the store.
 
+use serde_json::Value;
 use wick_registry::Pulled;
 
 use crate::failure::{Failure, Outcome};
+use crate::node::{Filled, NodeArgs};
 use crate::output::{self, Format};
 use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
 
@@ -13,11 +15,14 @@ use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
 #[command(after_help = "\
 Examples:
   wick pull registry.example.com/team/filetype:1.2.0
-  wick pull localhost:5000/filetype:1 --plain-http")]
+  wick pull localhost:5000/filetype:1 --plain-http
+  wick pull registry.example.com/team/filetype:1.2.0 --node    its signatures, for pods of this node")]
 pub struct PullArgs {
     /// Images, such as registry.example.com/team/filetype:1.2.0
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    #[command(flatten)]
+    node: NodeArgs,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -37,10 +42,12 @@ pub fn run(args: &PullArgs, format: Format) -> Outcome {
         });
         bar.done();
         let pulled = pulled?;
+        let filled = args.node.fill(&store, &[(reference, pulled.digest)], &[])?;
         if format != Format::Json {
             report(&pulled);
+            filled.iter().for_each(Filled::report);
         }
-        all.push(pulled);
+        all.push(to_json(&pulled, filled));
     }
     match (format, all.as_slice()) {
         (Format::Json, [one]) => output::json(one),
@@ -48,6 +55,14 @@ pub fn run(args: &PullArgs, format: Format) -> Outcome {
         _ => {}
     }
     Ok(())
+}
+
+fn to_json(pulled: &Pulled, filled: Option<Filled>) -> Value {
+    let mut json = serde_json::to_value(pulled).unwrap_or_default();
+    if let Some(filled) = filled {
+        json["node"] = serde_json::to_value(filled).unwrap_or_default();
+    }
+    json
 }
 
 fn report(pulled: &Pulled) {

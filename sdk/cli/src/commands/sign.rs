@@ -5,12 +5,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
-use wick_package::oci::Annotations;
-use wick_package::signature::{
-    BUNDLE_TYPE, Envelope, PublicKey, Referrer, Signature, Subject, envelope_beside,
-};
+use wick_package::signature::{Envelope, PublicKey, Signature, Subject, envelope_beside};
 use wick_package::{Digest, ImageDocuments, Reference};
-use wick_registry::Artifact;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -154,14 +150,8 @@ impl Display for To {
 
 /// Put a signature beside its image at the registry, and in the store, where the image is now.
 fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Signature) -> Outcome {
-    let annotations = Referrer::annotations(signature);
-    // Only signatures of cosign 2 have no bundle, and this one is ours.
-    let bundle = signature.to_bundle().unwrap_or_default();
-    let artifact = Artifact {
-        artifact_type: BUNDLE_TYPE.to_owned(),
-        annotations,
-        layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
-    };
+    // Only signatures of cosign 2 are none, and this one is ours.
+    let Some(artifact) = signatures::artifact(signature) else { return Ok(()) };
     let registry = args.registries.registry()?;
     registries::block_on(async {
         let attached = registry.attach(reference, image, &artifact).await;

@@ -373,3 +373,46 @@ fn what_cosign_2_has_signed_at_a_registry_runs_under_a_policy() {
     let envelope = fs::read_to_string(sandbox.path("envelope.json")).unwrap();
     assert!(envelope.contains("\"cosign\""), "{envelope}");
 }
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn a_node_gets_signatures_with_a_pull_and_a_bundle_pulls_what_is_missing() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let package = sandbox.package("plus-one");
+    let image = real.image("team/plus-one:1");
+    sandbox.json(&["push", str(&package), &image, "--plain-http"]);
+    sandbox.json(&["key", "generate", "release", "--no-passphrase"]);
+    let pull = ["pull", &image, "--plain-http", "--node"];
+    let pulled = sandbox.json(&pull);
+    assert_eq!((&pulled["node"]["unsigned"], &pulled["moved"].is_u64()), (&json!([image]), &true));
+    let human = sandbox.run(&pull);
+    assert_eq!(human.status.code(), Some(0), "{}", text(&human));
+    assert!(text(&human).contains("has no signatures"), "{}", text(&human));
+    assert!(!sandbox.path("signatures").exists());
+
+    sandbox.json(&["sign", &image, "--key", "release.key", "--plain-http"]);
+    let pulled = sandbox.json(&pull);
+    assert_eq!(pulled["node"]["signatures"], 1, "{pulled}");
+    assert_eq!(fs::read_dir(sandbox.path("signatures/by-package")).unwrap().count(), 1);
+    let elsewhere = sandbox.json(&[&pull[..], &["--signatures", "elsewhere"]].concat());
+    assert_eq!(elsewhere["node"]["store"], "elsewhere");
+    assert!(sandbox.path("elsewhere/by-package").is_dir());
+
+    // A store that has nothing, and then an image whose signature came later.
+    let bundle = ["bundle", &image, "-o", "site.tar", "--plain-http", "--store", "fresh"];
+    let made = sandbox.json(&bundle);
+    assert_eq!(
+        (&made["images"][0]["name"], &made["images"][0]["signatures"]),
+        (&json!(image), &json!(1))
+    );
+    sandbox.json(&["key", "generate", "second", "--no-passphrase"]);
+    sandbox.json(&["sign", &image, "--key", "second.key", "--plain-http"]);
+    assert_eq!(sandbox.json(&bundle)["digest"], made["digest"]);
+    let newer = sandbox.json(&[&bundle[..], &["--pull", "always"]].concat());
+    assert_eq!(newer["images"][0]["signatures"], 2);
+    drop(real);
+    sandbox.json(&["load", "site.tar", "--store", "site"]);
+    let verify = ["verify", &image, "--key", "second.pub", "--pull", "never", "--store", "site"];
+    assert_eq!(sandbox.json(&verify)["by"], json!(["second.pub"]));
+}
