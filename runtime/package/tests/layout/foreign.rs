@@ -4,14 +4,18 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use wick_package::{Package, Reason as _};
+use wick_package::{Package, Reason as _, error_text};
 
 use crate::support::*;
 
 const HOST: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 fn version(root: &Path) -> String {
-    Package::open(root).unwrap_or_else(|e| panic!("{}", chain(&e))).manifest().version.to_string()
+    Package::open(root)
+        .unwrap_or_else(|e| panic!("{}", error_text(&e)))
+        .manifest()
+        .version
+        .to_string()
 }
 
 /// Layers of a package that tells which one it is.
@@ -51,7 +55,10 @@ fn several_images_are_ambiguous_and_one_with_several_names_is_not() {
     put_index(&root, &[named(first, "a:1"), named(second, "a:2")]);
     let error = open_error(&root);
     assert_eq!(error.code(), "unsuitable-layout");
-    assert!(chain(&error).contains("several images (a:1, a:2): export one alone"), "{error:?}");
+    assert!(
+        error_text(&error).contains("several images (a:1, a:2): export one alone"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -98,17 +105,21 @@ fn compressed_layers_and_files_say_what_to_do() {
         layout_of(&root, &[(&format!("{LAYER}{end}"), b"compressed".to_vec())]);
         let error = open_error(&root);
         assert_eq!(error.code(), "unsuitable-layout");
-        assert!(chain(&error).contains("`wick pack`"), "{}", chain(&error));
+        assert!(error_text(&error).contains("`wick pack`"), "{}", error_text(&error));
     }
     layout_of(&root, &[("application/x-model", b"other".to_vec())]);
-    assert!(chain(&open_error(&root)).contains("unknown media type `application/x-model`"));
+    assert!(error_text(&open_error(&root)).contains("unknown media type `application/x-model`"));
     let file = scratch.path("image.tar.gz");
     let mut bytes = b"\x1f\x8b\x08".to_vec();
     bytes.resize(2000, 7);
     fs::write(&file, bytes).unwrap();
     let error = open_error(&file);
     assert_eq!(error.code(), "unsuitable-layout");
-    assert!(chain(&error).contains("compressed with gzip: decompress"), "{}", chain(&error));
+    assert!(
+        error_text(&error).contains("compressed with gzip: decompress"),
+        "{}",
+        error_text(&error)
+    );
 }
 
 #[test]
@@ -146,5 +157,5 @@ fn recorded_digests_that_are_wrong_are_found_by_verify() {
     let kind = MANIFEST_TYPE;
     put_index(&root, &[json!({"mediaType": kind, "digest": digest.to_string(), "size": size})]);
     let error = Package::open(&root).unwrap().verify().unwrap_err();
-    assert!(chain(&error).contains("file `m.onnx` has digest"), "{}", chain(&error));
+    assert!(error_text(&error).contains("file `m.onnx` has digest"), "{}", error_text(&error));
 }

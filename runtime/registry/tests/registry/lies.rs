@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wick_package::oci::{self, Descriptor, Platform};
-use wick_package::{OpenError, Reason as _};
+use wick_package::{Digest, OpenError, Reason as _, error_text};
 use wick_registry::{Registry, RegistryError, Settings, StoreError};
 
 use crate::liar::{Act, Liar};
@@ -24,17 +24,6 @@ async fn refused(lie: impl FnOnce(&Liar, &str)) -> RegistryError {
     assert!(store.images().unwrap().is_empty(), "{error}");
     assert_whole(&store);
     error
-}
-
-/// The whole text of an error, causes included.
-fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +58,7 @@ async fn a_wrong_password_is_told_from_a_missing_one() {
     let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
     let error = client.pull(&liar.reference("1"), &scratch.store(), quiet()).await.unwrap_err();
     assert!(matches!(error, RegistryError::BadCredentials { .. }), "{error}");
-    assert!(!text(&error).contains("wrong"), "no password in an error: {error}");
+    assert!(!error_text(&error).contains("wrong"), "no password in an error: {error}");
     assert_eq!(liar.seen().len(), 2, "it is not tried over and over");
 }
 
@@ -179,9 +168,9 @@ async fn a_layer_that_leads_out_of_the_package_is_never_opened() {
         let pulled = client().pull(&liar.reference("1"), &store, quiet()).await.unwrap();
         let error = store.open_package(&pulled.image).unwrap_err();
         assert!(matches!(error, StoreError::Open(OpenError::Layout { .. })), "{name}: {error}");
-        assert!(text(&error).contains(name), "{}", text(&error));
+        assert!(error_text(&error).contains(name), "{}", error_text(&error));
         let error = client().inspect(&liar.reference("1")).await.unwrap_err();
-        assert!(text(&error).contains(name), "{}", text(&error));
+        assert!(error_text(&error).contains(name), "{}", error_text(&error));
     }
 }
 
