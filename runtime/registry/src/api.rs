@@ -20,9 +20,11 @@ use crate::transport::{Access, Call, Payload, host_of};
 /// Longest manifest or index, by the specification's advice.
 pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
 
-/// Most tags of a repository, and of pages that they come in.
+/// Most tags of a repository, of pages that they come in, and of bytes of all pages: so many tags
+/// of the 128 letters that the specification permits.
 const MAX_TAGS: usize = 100_000;
 const MAX_PAGES: usize = 1000;
+const MAX_TAG_BYTES: usize = 16 << 20;
 
 /// Tags asked for at once.
 const PAGE: &str = "1000";
@@ -116,10 +118,10 @@ impl Registry {
         let url = at.url(&format!("manifests/{selector}"))?;
         let mut call = Call::new(Method::GET, url, what.clone());
         call.headers.insert(ACCEPT, HeaderValue::from_static(DOCUMENTS));
-        let response = self.transport.send(&call, &at.reads(), progress).await?;
-        let told = header(response.headers(), &CONTENT_TYPE);
-        let announced = header(response.headers(), &CONTENT_DIGEST);
-        let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+        let (headers, bytes) =
+            self.transport.fetch(&call, &at.reads(), MAX_DOCUMENT, progress).await?;
+        let told = header(&headers, &CONTENT_TYPE);
+        let announced = header(&headers, &CONTENT_DIGEST);
         let got = Digest::of(&bytes);
         // Another algorithm's digest can't be compared, and need not be.
         let announced = announced.and_then(|text| text.parse().ok());
@@ -146,9 +148,8 @@ impl Registry {
             return Err(at.odd(&what, format!("{} bytes, and at most {limit} are read", blob.size)));
         }
         let call = blob_call(at, blob.digest, 0)?;
-        let response = self.transport.send(&call, &at.reads(), progress).await?;
         let most = usize::try_from(blob.size).unwrap_or(usize::MAX);
-        let bytes = self.transport.read(response, &what, most).await?;
+        let (_, bytes) = self.transport.fetch(&call, &at.reads(), most, progress).await?;
         let (host, want) = (at.host(), blob.size);
         if bytes.len() as u64 != want {
             let got = bytes.len() as u64;
@@ -286,11 +287,16 @@ impl Registry {
         let mut url = at.url("tags/list")?;
         url.query_pairs_mut().append_pair("n", PAGE);
         let mut all = Vec::new();
+        let mut read = 0;
         for _ in 0..MAX_PAGES {
             let call = Call::new(Method::GET, url.clone(), what.clone());
-            let response = self.transport.send(&call, &at.reads(), progress).await?;
-            let next = header(response.headers(), &LINK).and_then(|link| next_page(&link));
-            let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+            let (headers, bytes) =
+                self.transport.fetch(&call, &at.reads(), MAX_DOCUMENT, progress).await?;
+            let next = header(&headers, &LINK).and_then(|link| next_page(&link));
+            read += bytes.len();
+            if read > MAX_TAG_BYTES {
+                return Err(at.odd(&what, format!("more than {MAX_TAG_BYTES} bytes of tags")));
+            }
             let page: Page =
                 serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
             all.extend(page.tags.unwrap_or_default());
@@ -317,17 +323,22 @@ impl Registry {
         let url = at.url(&format!("referrers/{digest}"))?;
         let mut call = Call::new(Method::GET, url, what.clone());
         call.headers.insert(ACCEPT, HeaderValue::from_static(oci::INDEX));
-        match self.transport.send(&call, &at.reads(), progress).await {
-            Ok(response) => {
-                let told = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
-                // Some answer every path with a page for people.
-                if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
-                    return Ok(None);
-                }
-                let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+        let access = at.reads();
+        let ask = || async {
+            let response = self.transport.attempt(&call, &access).await?;
+            let told = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
+            // Some answer every path with a page for people.
+            if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
+                return Ok(None);
+            }
+            self.transport.read(response, &what, MAX_DOCUMENT).await.map(Some)
+        };
+        match self.transport.patiently(progress, ask).await {
+            Ok(Some(bytes)) => {
                 let index = serde_json::from_slice(&bytes);
                 index.map(Some).map_err(|error| at.odd(&what, error.to_string()))
             }
+            Ok(None) => Ok(None),
             Err(
                 RegistryError::NotFound { .. } | RegistryError::Status { status: 400..=499, .. },
             ) => Ok(None),
