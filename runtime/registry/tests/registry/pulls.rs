@@ -119,6 +119,36 @@ fn signature(liar: &Liar, image: Digest) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_platform_of_others_that_is_broken_stops_nothing() {
+    let other = br#"{"schemaVersion":2,"layers":[],"config":{}}"#;
+    for act in [
+        Act::Answer(404, vec![], String::new()),
+        Act::Answer(500, vec![], String::new()),
+        Act::Other(other.as_slice().into()),
+        Act::Cut(10),
+    ] {
+        let (scratch, liar) = (Scratch::new(), Liar::start().await);
+        let layout = scratch.layout("a", "one", 1000);
+        let digest = liar.serve(&layout, "1");
+        let (_, others) = manifests(&layout);
+        liar.rule(others[0].digest.to_string(), 99, act);
+        let store = scratch.store();
+        let pulled = client().pull(&liar.reference("1"), &store, quiet()).await.unwrap();
+        assert_eq!(pulled.digest, digest);
+        assert!(!store.has(&others[0]) && store.is_complete(&pulled.image));
+        let (package, _lease) = store.open_package(&pulled.image).unwrap();
+        package.verify().unwrap();
+        // What a signature is checked by: the index, and the manifest that leads to the files.
+        let documents = ImageDocuments::read(&store.blob_path(digest)).unwrap();
+        assert_eq!((documents.digest, documents.documents.len()), (digest, 2));
+        assert_whole(&store);
+        // Who asks for all platforms is told.
+        let to = format!("{}/team/copy:1", liar.addr).parse().unwrap();
+        client().copy(&liar.reference("1"), &to, quiet()).await.unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_came_before_a_pull_failed_need_not_come_again() {
     let (scratch, liar) = (Scratch::new(), Liar::start().await);
     let layout = scratch.layout("a", "one", WEIGHTS);
