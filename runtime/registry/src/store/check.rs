@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use wick_package::oci::{self, Descriptor, Image, Index};
 use wick_package::{Blob, Digest, error_text};
 
-use super::index::subject;
+use super::index::{drop_orphans, subject};
 use super::{Store, StoreError, store_io, walk};
 use crate::progress::Progress;
 
@@ -78,9 +78,11 @@ impl Store {
             Err(_) => self.rebuild()?,
         };
         let whole = |entry: &Descriptor| self.is_complete(entry);
-        let before = entries.len();
-        let kept: Vec<_> = entries.into_iter().filter(whole).collect();
-        if kept.len() != before || report.faults.iter().any(|f| matches!(f, Fault::Index { .. })) {
+        let mut kept: Vec<_> = entries.iter().filter(|entry| whole(entry)).cloned().collect();
+        drop_orphans(&entries, &mut kept);
+        if kept.len() != entries.len()
+            || report.faults.iter().any(|f| matches!(f, Fault::Index { .. }))
+        {
             self.write_index(kept)?;
         }
         Ok(report)

@@ -124,6 +124,39 @@ fn an_image_that_can_not_be_read_stays_and_the_rest_is_collected() {
 }
 
 #[test]
+fn signatures_go_with_an_image_that_lost_its_last_name() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let name = |text: &str| text.parse().unwrap();
+    let old = store.import_layout(&scratch.layout("a", "one", 10), &name("localhost/app:1"));
+    let old = old.unwrap();
+    let artifact = |text: &str| Artifact {
+        artifact_type: "application/x-test".to_owned(),
+        annotations: Default::default(),
+        layers: vec![("text/plain".to_owned(), Default::default(), text.as_bytes().to_vec())],
+    };
+    let lease = store.lease().unwrap();
+    store.attach_artifact(&lease, &old, &artifact("signed")).unwrap();
+    let elsewhere = Descriptor::of("x", b"an image of containerd");
+    store.attach_artifact(&lease, &elsewhere, &artifact("other")).unwrap();
+    store.name(&lease, &old, &name("localhost/app:old")).unwrap();
+    let new = scratch.layout("b", "two", 20);
+    let new = store.import_layout(&new, &name("localhost/app:1")).unwrap();
+    assert_eq!(store.referrers(old.digest).unwrap().len(), 1, "it has a name still");
+    store.name(&lease, &new, &name("localhost/app:old")).unwrap();
+    assert_eq!(store.referrers(old.digest).unwrap().len(), 0);
+    assert_eq!(store.referrers(elsewhere.digest).unwrap().len(), 1);
+    drop(lease);
+    std::thread::sleep(Duration::from_millis(10));
+    store.gc(&ALL, false).unwrap();
+    store.remove("localhost/app:1", false).unwrap();
+    store.remove("localhost/app:old", false).unwrap();
+    // The manifest, the text, and the empty config of the other.
+    assert_eq!(blobs(&store), 3);
+    assert_whole(&store);
+}
+
+#[test]
 fn signatures_live_and_die_with_their_image() {
     let scratch = Scratch::new();
     let store = scratch.store();
