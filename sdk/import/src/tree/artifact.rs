@@ -315,7 +315,7 @@ impl ArtifactTree {
     ) -> Result<Local, ImportError> {
         let place = self.find(path)?;
         if place.packing == Packing::Raw {
-            return Ok(Local::Theirs(place.blob.clone()));
+            return Ok(Local::Blob(place.blob.clone()));
         }
         let to = parts.join(Digest::of(path.as_str().as_bytes()).short());
         let mut file = File::create(&to).map_err(ImportError::write(&to))?;

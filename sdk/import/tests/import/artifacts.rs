@@ -283,6 +283,21 @@ fn a_file_that_is_larger_than_is_taken_is_refused_by_its_header() {
 }
 
 #[test]
+fn a_blob_is_copied_and_never_linked() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bench = Bench::new();
+    let mut layout = Layout::new(&bench);
+    let bytes = onnx::sum(&[4]);
+    let net = layout.blob(&format!("{MODELPACK}.weight.v1.raw"), &bytes);
+    layout.artifact("v1", MODELPACK, &json!({}), vec![named(net, "net.onnx")]);
+    bench.settings.hard_link = true;
+    let (imported, _) = bench.import(&layout.root);
+    let blob = layout.root.join("blobs/sha256").join(Digest::of(&bytes).hex());
+    assert_eq!(fs::metadata(blob).unwrap().nlink(), 1);
+    assert!(imported.notes.iter().all(|note| !note.contains("linked")), "{:?}", imported.notes);
+}
+
+#[test]
 fn an_ordinary_image_is_no_model() {
     let mut bench = Bench::new();
     let mut layout = Layout::new(&bench);
