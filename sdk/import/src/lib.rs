@@ -32,3 +32,4 @@ pub use mlflow::{MlflowCredentials, MlflowSettings};
 pub use onnx::{Declared, InlineError, ModelError, TypeError, WalkError};
 pub use progress::{Progress, Watch};
 pub use source::{MlflowModel, Source, Which};
+pub use staging::check_free;

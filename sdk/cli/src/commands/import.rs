@@ -102,6 +102,10 @@ pub fn run(args: &ImportArgs, format: Format) -> Outcome {
 
 /// Have an artifact of a registry in the store.
 fn pull(args: &ImportArgs, name: &str, format: Format) -> Outcome<(Source, Lease)> {
+    if let Some(out) = &args.out {
+        // Before anything is pulled.
+        wick_import::check_free(out).map_err(|error| failure(&error))?;
+    }
     if args.dry_run {
         return Err(Failure::usage("a dry run pulls nothing, and so can't tell what is in it")
             .help("look at it with `wick inspect`, or import it without --dry-run"));
