@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use wick_engine::InferError;
 use wick_package::Reason;
 
+use crate::body::Whose;
 use crate::codec::{DecodeError, EncodeError, clip};
 use crate::compression;
 use crate::repository::State;
@@ -50,7 +51,7 @@ pub enum Failure {
     #[error("the only Transfer-Encoding is `chunked`, once: send Content-Length, or that")]
     TransferCoding,
     #[error("the body is larger than {limit} bytes, which is the limit of {whose}")]
-    TooLarge { limit: u64, whose: String },
+    TooLarge { limit: u64, whose: Whose },
     #[error("the body did not arrive within {0:?}")]
     SlowBody(Duration),
     #[error("the body broke off: {0}")]
