@@ -11,7 +11,8 @@ use wick_registry::{Progress, Pushed, Registry, Store};
 use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
-use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs};
+use crate::weights;
 
 /// Push a package to a registry
 ///
@@ -86,6 +87,7 @@ fn push_path(
         return push(path);
     }
     let package = host::open(path)?;
+    weights::check_packable(&package)?;
     // Where there is room for images; not /tmp, which often is memory.
     let store = args.store.store()?;
     let scratch = store.scratch().map_err(|error| Failure::stored(&error))?;
@@ -122,7 +124,11 @@ fn report(pushed: &Pushed, format: Format) {
 
 fn plan(args: &PushArgs, path: Option<&Path>, to: &Reference, format: Format) -> Outcome {
     let package = match path {
-        Some(path) => host::open(path)?,
+        Some(path) => {
+            let package = host::open(path)?;
+            weights::check_packable(&package)?;
+            package
+        }
         None => {
             let store = args.store.store()?;
             let image = store.find(&args.package).map_err(|error| Failure::stored(&error))?;
