@@ -72,6 +72,15 @@ pub struct StoreArgs {
     store: Option<PathBuf>,
 }
 
+/// Flags of commands for which an image may be in the store or at a registry.
+#[derive(Debug, Default, clap::Args)]
+pub struct ImageArgs {
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
 /// When `wick run` asks the registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PullPolicy {
@@ -140,6 +149,22 @@ impl StoreArgs {
     }
 }
 
+// === impl ImageArgs ===
+
+impl ImageArgs {
+    /// # Errors
+    /// An authority can't be read.
+    pub fn registry(&self) -> Outcome<Registry> {
+        self.registries.registry()
+    }
+
+    /// # Errors
+    /// There is no place for it, or it can't be written.
+    pub fn store(&self) -> Outcome<Store> {
+        self.store.store()
+    }
+}
+
 // === impl Bar ===
 
 impl Bar {
@@ -205,8 +230,7 @@ pub fn reference(text: &str) -> Outcome<Reference> {
 /// An image can't be pulled, or is not here and may not be.
 pub fn have_all(
     packages: &[PathBuf],
-    registries: &RegistryArgs,
-    store: &StoreArgs,
+    images: &ImageArgs,
     policy: PullPolicy,
     format: Format,
 ) -> Outcome<(Vec<PathBuf>, Vec<Held>)> {
@@ -215,7 +239,7 @@ pub fn have_all(
         match name_of(package) {
             None => paths.push(package.clone()),
             Some(name) => {
-                let image = have(name, registries, &store.store()?, policy, format)?;
+                let image = have(name, images, policy, format)?;
                 paths.push(image.path.clone());
                 held.push(image);
             }
@@ -237,13 +261,8 @@ pub fn is_whole_name(name: &str) -> bool {
 }
 
 /// Have an image in the store.
-fn have(
-    name: &str,
-    registries: &RegistryArgs,
-    store: &Store,
-    policy: PullPolicy,
-    format: Format,
-) -> Outcome<Held> {
+fn have(name: &str, images: &ImageArgs, policy: PullPolicy, format: Format) -> Outcome<Held> {
+    let store = &images.store()?;
     if policy != PullPolicy::Always
         && let Ok(image) = store.find(name)
         && store.is_complete(&image.descriptor)
@@ -267,7 +286,7 @@ fn have(
         eprintln!("`{name}` is no path here: pulling {reference}");
     }
     let bar = Bar::new(format, &reference);
-    let registry = registries.registry()?;
+    let registry = images.registry()?;
     let pulled = block_on(async {
         let pulled = registry.pull(&reference, store, bar.clone()).await;
         pulled.map_err(|error| Failure::of(&error))

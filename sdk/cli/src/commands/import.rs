@@ -10,7 +10,7 @@ use wick_registry::Lease;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::quantity;
-use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs};
 
 /// Make a package from a model that is elsewhere
 ///
@@ -62,9 +62,7 @@ pub struct ImportArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 pub fn run(args: &ImportArgs, format: Format) -> Outcome {
@@ -111,7 +109,7 @@ fn pull(args: &ImportArgs, name: &str, format: Format) -> Outcome<(Source, Lease
             .help("look at it with `wick inspect`, or import it without --dry-run"));
     }
     let reference = registries::reference(name)?;
-    let (registry, store) = (args.registries.registry()?, args.store.store()?);
+    let (registry, store) = (args.images.registry()?, args.images.store()?);
     let bar = Bar::new(format, &reference);
     let pulled = registries::block_on(async {
         let pulled = registry.pull(&reference, &store, bar.clone()).await;

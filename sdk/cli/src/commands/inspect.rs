@@ -9,7 +9,7 @@ use wick_package::{Digest, GraphSpec, Layer, Manifest, Package, RelPath, TensorS
 use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
-use crate::registries::{self, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs};
 
 /// Show what is in a package: tensors, graphs, devices, layers, sizes, digests, signatures
 ///
@@ -26,9 +26,7 @@ pub struct InspectArgs {
     #[arg(long)]
     remote: bool,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 /// What is shown.
@@ -72,7 +70,7 @@ fn view(args: &InspectArgs) -> Outcome<View> {
         return View::of(&host::open(&args.package)?, !args.no_digests);
     };
     if !args.remote {
-        let store = args.store.store()?;
+        let store = args.images.store()?;
         if let Ok(image) = store.find(name) {
             let opened = store.open_package(&image.descriptor);
             let (package, _lease) = opened.map_err(|error| Failure::stored(&error))?;
@@ -92,7 +90,7 @@ fn view(args: &InspectArgs) -> Outcome<View> {
 
 fn remote(args: &InspectArgs, name: &str) -> Outcome<View> {
     let reference = registries::reference(name)?;
-    let registry = args.registries.registry()?;
+    let registry = args.images.registry()?;
     let seen = registries::block_on(async {
         registry.inspect(&reference).await.map_err(|error| Failure::of(&error))
     })?;

@@ -4,7 +4,7 @@ use wick_registry::Pulled;
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
-use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs};
 
 /// Pull images from a registry into the store
 ///
@@ -19,15 +19,13 @@ pub struct PullArgs {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    flags: ImageArgs,
 }
 
 pub fn run(args: &PullArgs, format: Format) -> Outcome {
     let references = args.images.iter().map(|image| registries::reference(image));
     let references = references.collect::<Outcome<Vec<_>>>()?;
-    let (registry, store) = (args.registries.registry()?, args.store.store()?);
+    let (registry, store) = (args.flags.registry()?, args.flags.store()?);
     let mut all = Vec::new();
     for reference in references {
         let bar = Bar::new(format, &reference);

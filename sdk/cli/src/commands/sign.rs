@@ -17,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::keys::PassphraseArgs;
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
-use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs, PullPolicy};
 
 /// Sign an image
 ///
@@ -51,9 +51,7 @@ pub struct SignArgs {
     #[command(flatten)]
     signatures: SignatureArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
     /// Say what would be signed
     #[arg(long)]
     dry_run: bool,
@@ -70,8 +68,7 @@ enum To {
 pub fn run(args: &SignArgs, format: Format) -> Outcome {
     let asked = std::slice::from_ref(&args.image);
     let policy = PullPolicy::default();
-    let (paths, _held) =
-        registries::have_all(asked, &args.registries, &args.store, policy, format)?;
+    let (paths, _held) = registries::have_all(asked, &args.images, policy, format)?;
     let path = paths.first().unwrap_or(&args.image);
     let named = registries::name_of(&args.image).map(registries::reference).transpose()?;
     let image = ImageDocuments::read(path).map_err(|error| Failure::open(&error))?;
@@ -161,7 +158,7 @@ fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Sig
         annotations,
         layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
     };
-    let registry = args.registries.registry()?;
+    let registry = args.images.registry()?;
     registries::block_on(async {
         let attached = registry.attach(reference, image, &artifact).await;
         attached.map(drop).map_err(|error| Failure::of(&error))
