@@ -21,7 +21,7 @@ use wick_package::signature::{
     Decision, Envelope, MAX_POLICY, NodeStore, Otherwise, Policy, Request, Rule, Stored, is_absent,
     read_trusted,
 };
-use wick_package::{Digest, MANIFEST_FILE, Reference};
+use wick_package::{Digest, MANIFEST_FILE, Reference, error_text};
 use wick_sandbox::order::Order;
 
 use crate::rootfs;
@@ -119,7 +119,8 @@ pub fn check(
 /// The policy, if there is one.
 fn read(place: &Place) -> Result<Option<Policy>, Denied> {
     let user = geteuid().as_raw();
-    let denied = |error: &dyn std::error::Error| Denied(format!("the policy: {}", chain(error)));
+    let denied =
+        |error: &dyn std::error::Error| Denied(format!("the policy: {}", error_text(error)));
     // A link to nothing is no missing policy: somebody has meant one to be there.
     if !place.named && is_absent(&place.policy, user).map_err(|error| denied(&error))? {
         return Ok(None);
@@ -128,7 +129,7 @@ fn read(place: &Place) -> Result<Option<Policy>, Denied> {
     let folder = place.policy.parent().unwrap_or_else(|| Path::new("/"));
     let load = |file: &str| {
         let read = read_trusted(&folder.join(file), user, MAX_KEY);
-        read.map_err(|error| io::Error::other(chain(&error)))
+        read.map_err(|error| io::Error::other(error_text(&error)))
     };
     let policy = Policy::parse(&text, &place.policy, &load);
     policy.map(Some).map_err(|error| denied(&error))
@@ -144,7 +145,7 @@ fn candidates(
     let mut found = Vec::new();
     if let Some(text) = &asked.envelope {
         let envelope = Envelope::from_json(text.as_bytes()).map_err(|error| {
-            Denied(format!("the annotation wick.dev/signature: {}", chain(&error)))
+            Denied(format!("the annotation wick.dev/signature: {}", error_text(&error)))
         })?;
         found.push(Candidate { from: "the pod's annotation", envelope });
     }
@@ -168,10 +169,10 @@ fn candidates(
         Err(error) => broken.push(error),
     }
     for error in &broken {
-        tracing::warn!("an envelope is passed over: {}", chain(error));
+        tracing::warn!("an envelope is passed over: {}", error_text(error));
     }
     match broken.first() {
-        Some(error) if found.is_empty() => Err(Denied(chain(error))),
+        Some(error) if found.is_empty() => Err(Denied(error_text(error))),
         _ => Ok(found),
     }
 }
@@ -202,16 +203,6 @@ fn unsigned(policy: &Policy, image: &Reference, ruled: bool, place: &Place) -> S
     )
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(&format!(": {source}"));
-        next = source.source();
-    }
-    text
-}
-
 // === impl Candidate ===
 
 impl Candidate {
@@ -230,7 +221,7 @@ impl Candidate {
             Decision::Allowed { by, .. } => by.join(", "),
             Decision::Refused(refusal) => return Err(refusal.to_string()),
         };
-        let files = self.envelope.files(architecture()).map_err(|error| chain(&error))?;
+        let files = self.envelope.files(architecture()).map_err(|error| error_text(&error))?;
         let mut why = String::new();
         for files in &files {
             let sealed = Sealed { files, order, mounts, checked: place.checked.as_deref() };

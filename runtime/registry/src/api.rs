@@ -20,9 +20,11 @@ use crate::transport::{Access, Call, Payload, host_of};
 /// Longest manifest or index, by the specification's advice.
 pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
 
-/// Most tags of a repository, and of pages that they come in.
+/// Most tags of a repository, of pages that they come in, and of bytes of all pages: so many tags
+/// of the 128 letters that the specification permits.
 const MAX_TAGS: usize = 100_000;
 const MAX_PAGES: usize = 1000;
+const MAX_TAG_BYTES: usize = 16 << 20;
 
 /// Pages of what refers to an image, and entries on all of them: registries put a hundred on one.
 const MAX_REFERRER_PAGES: usize = 16;
@@ -135,10 +137,10 @@ impl Registry {
         let url = at.url(&format!("manifests/{selector}"))?;
         let mut call = Call::new(Method::GET, url, what.clone());
         call.headers.insert(ACCEPT, HeaderValue::from_static(DOCUMENTS));
-        let response = self.transport.send(&call, &at.reads(), progress).await?;
-        let told = header(response.headers(), &CONTENT_TYPE);
-        let announced = header(response.headers(), &CONTENT_DIGEST);
-        let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+        let (headers, bytes) =
+            self.transport.fetch(&call, &at.reads(), MAX_DOCUMENT, progress).await?;
+        let told = header(&headers, &CONTENT_TYPE);
+        let announced = header(&headers, &CONTENT_DIGEST);
         let got = Digest::of(&bytes);
         // Another algorithm's digest can't be compared, and need not be.
         let announced = announced.and_then(|text| text.parse().ok());
@@ -165,9 +167,8 @@ impl Registry {
             return Err(at.odd(&what, format!("{} bytes, and at most {limit} are read", blob.size)));
         }
         let call = blob_call(at, blob.digest, 0)?;
-        let response = self.transport.send(&call, &at.reads(), progress).await?;
         let most = usize::try_from(blob.size).unwrap_or(usize::MAX);
-        let bytes = self.transport.read(response, &what, most).await?;
+        let (_, bytes) = self.transport.fetch(&call, &at.reads(), most, progress).await?;
         let (host, want) = (at.host(), blob.size);
         if bytes.len() as u64 != want {
             let got = bytes.len() as u64;
@@ -305,11 +306,16 @@ impl Registry {
         let mut url = at.url("tags/list")?;
         url.query_pairs_mut().append_pair("n", PAGE);
         let mut all = Vec::new();
+        let mut read = 0;
         for _ in 0..MAX_PAGES {
             let call = Call::new(Method::GET, url.clone(), what.clone());
-            let response = self.transport.send(&call, &at.reads(), progress).await?;
-            let next = at.next(&what, &url, response.headers())?;
-            let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+            let (headers, bytes) =
+                self.transport.fetch(&call, &at.reads(), MAX_DOCUMENT, progress).await?;
+            let next = at.next(&what, &url, &headers)?;
+            read += bytes.len();
+            if read > MAX_TAG_BYTES {
+                return Err(at.odd(&what, format!("more than {MAX_TAG_BYTES} bytes of tags")));
+            }
             let page: Page =
                 serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
             all.extend(page.tags.unwrap_or_default());
@@ -331,28 +337,34 @@ impl Registry {
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<oci::Index>, RegistryError> {
         let what = format!("what refers to {} in {}", digest.short(), at.name);
+        let access = at.reads();
         let mut url = at.url(&format!("referrers/{digest}"))?;
         let mut all: Option<oci::Index> = None;
         for _ in 0..MAX_REFERRER_PAGES {
             let mut call = Call::new(Method::GET, url.clone(), what.clone());
             call.headers.insert(ACCEPT, HeaderValue::from_static(oci::INDEX));
-            let response = match self.transport.send(&call, &at.reads(), progress).await {
+            let ask = || async {
+                let mut response = self.transport.attempt(&call, &access).await?;
+                let headers = std::mem::take(response.headers_mut());
+                let told = header(&headers, &CONTENT_TYPE).unwrap_or_default();
+                // Some answer every path with a page for people.
+                if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
+                    return Ok(None);
+                }
+                let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+                Ok(Some((headers, bytes)))
+            };
+            let (headers, bytes) = match self.transport.patiently(progress, ask).await {
+                Ok(Some(page)) => page,
+                Ok(None) if all.is_none() => return Ok(None),
+                Ok(None) => return Err(at.odd(&what, "the next page is no index")),
                 Err(
                     RegistryError::NotFound { .. }
                     | RegistryError::Status { status: 400..=499, .. },
                 ) if all.is_none() => return Ok(None),
-                other => other?,
+                Err(error) => return Err(error),
             };
-            let told = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
-            if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
-                return match all {
-                    // Some answer every path with a page for people.
-                    None => Ok(None),
-                    Some(_) => Err(at.odd(&what, "the next page is no index")),
-                };
-            }
-            let next = at.next(&what, &url, response.headers())?;
-            let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+            let next = at.next(&what, &url, &headers)?;
             let mut page: oci::Index =
                 serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
             let before = all.take().map(|index| index.manifests).unwrap_or_default();

@@ -54,7 +54,7 @@ pub enum RegistryError {
     #[error("{reference} is no image: it is of type `{media_type}`")]
     NotAnImage { reference: String, media_type: String },
     #[error("{reference} has {count} {what}: at most {most} are taken")]
-    TooMany { reference: String, what: &'static str, count: usize, most: usize },
+    TooMany { reference: String, what: &'static str, count: u64, most: u64 },
     #[error("{reference} is no package: no layer has a wick.toml")]
     NotAPackage { reference: String },
     #[error(

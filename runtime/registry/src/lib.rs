@@ -48,4 +48,4 @@ pub use referrers::Artifact;
 pub use retry::Backoff;
 pub use settings::{Credentials, PlainHttp, Settings, SettingsError};
 pub use store::gc;
-pub use store::{Fault, Lease, Report, Store, StoreError, StoredImage, Swept, Work};
+pub use store::{Damaged, Fault, Lease, Report, Store, StoreError, StoredImage, Swept, Work};

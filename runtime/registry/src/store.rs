@@ -34,7 +34,7 @@ pub use check::{Fault, Report};
 pub use index::StoredImage;
 pub(crate) use ingest::{Claim, Ingest};
 pub use lease::Lease;
-pub use sweep::Swept;
+pub use sweep::{Damaged, Swept};
 pub(crate) use walk::{Parts, parts};
 pub use work::Work;
 

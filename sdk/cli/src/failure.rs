@@ -238,9 +238,8 @@ fn exit_of(code: &str) -> Exit {
         | "model-twice" | "bad-key" | "bad-signature" | "not-packed" | "no-platform"
         | "unsuitable-image" | "incomplete-image" | "damaged-store" | "other-format"
         | "unknown-format" | "no-single-model" | "model-invalid" | "leaves-folder"
-        | "source-too-large" | "wrong-digest" | "damaged-artifact" | "not-a-model" | "bad-file" => {
-            Exit::BadData
-        }
+        | "source-too-large" | "wrong-digest" | "damaged-artifact" | "not-a-model" | "bad-file"
+        | "weights-elsewhere" => Exit::BadData,
         "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
         "cannot-write" | "exists" | "other-signatures" | "output-occupied" | "too-many-blobs"
         | "disk-full" | "store-unusable" => Exit::CannotCreate,

@@ -33,6 +33,7 @@ mod target;
 mod templates;
 mod tensor_json;
 mod traces;
+mod weights;
 mod wire;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use wick_serve::Opener;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::registries::{self, StoreArgs};
+use crate::registries::{self, ImageArgs};
 use crate::{keys, signatures};
 
 /// Flags about where signatures are.
@@ -81,9 +81,9 @@ impl PolicyArgs {
     ///
     /// # Errors
     /// The store can't be read.
-    pub fn know(&mut self, asked: &Path, path: &Path, store: &StoreArgs) -> Outcome {
+    pub fn know(&mut self, asked: &Path, path: &Path, images: &ImageArgs) -> Outcome {
         match &mut self.gate {
-            Some(gate) => know(gate, asked, path, &store.store()?),
+            Some(gate) => know(gate, asked, path, &images.store()?),
             None => Ok(()),
         }
     }

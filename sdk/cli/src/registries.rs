@@ -74,6 +74,15 @@ pub struct StoreArgs {
     store: Option<PathBuf>,
 }
 
+/// Flags of commands for which an image may be in the store or at a registry.
+#[derive(Debug, Default, clap::Args)]
+pub struct ImageArgs {
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
 /// When `wick run` asks the registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PullPolicy {
@@ -139,6 +148,22 @@ impl StoreArgs {
                 .help("name a folder with --store or WICK_STORE"));
         };
         Store::open(root).map_err(|error| Failure::of(&error))
+    }
+}
+
+// === impl ImageArgs ===
+
+impl ImageArgs {
+    /// # Errors
+    /// An authority can't be read.
+    pub fn registry(&self) -> Outcome<Registry> {
+        self.registries.registry()
+    }
+
+    /// # Errors
+    /// There is no place for it, or it can't be written.
+    pub fn store(&self) -> Outcome<Store> {
+        self.store.store()
     }
 }
 
@@ -211,8 +236,7 @@ pub fn reference(text: &str) -> Outcome<Reference> {
 /// An image can't be pulled, or is not here and may not be.
 pub fn have_all(
     packages: &[PathBuf],
-    registries: &RegistryArgs,
-    store: &StoreArgs,
+    images: &ImageArgs,
     policy: PullPolicy,
     format: Format,
 ) -> Outcome<(Vec<PathBuf>, Vec<Held>)> {
@@ -221,8 +245,8 @@ pub fn have_all(
         match name_of(package) {
             None => paths.push(package.clone()),
             Some(name) => {
-                let store = store.store()?;
-                let image = hold(&store, &have(name, registries, &store, policy, format)?)?;
+                let store = images.store()?;
+                let image = hold(&store, &have(name, images, &store, policy, format)?)?;
                 paths.push(image.path.clone());
                 held.push(image);
             }
@@ -249,7 +273,7 @@ pub fn is_whole_name(name: &str) -> bool {
 /// It can't be pulled, or is not here and may not be.
 pub fn have(
     name: &str,
-    registries: &RegistryArgs,
+    images: &ImageArgs,
     store: &Store,
     policy: PullPolicy,
     format: Format,
@@ -276,7 +300,7 @@ pub fn have(
         eprintln!("`{name}` is no path here: pulling {reference}");
     }
     let bar = Bar::new(format, &reference);
-    let registry = registries.registry()?;
+    let registry = images.registry()?;
     let pulled = block_on(async {
         let pulled = registry.pull(&reference, store, bar.clone()).await;
         pulled.map_err(|error| Failure::of(&error))

@@ -5,14 +5,18 @@ use std::path::Path;
 
 use serde_json::json;
 use tar::EntryType;
-use wick_package::{Digest, Package, Reason as _};
+use wick_package::{Digest, Package, Reason as _, error_text};
 
 use crate::support::*;
 
 const HOST: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 fn version(root: &Path) -> String {
-    Package::open(root).unwrap_or_else(|e| panic!("{}", chain(&e))).manifest().version.to_string()
+    Package::open(root)
+        .unwrap_or_else(|e| panic!("{}", error_text(&e)))
+        .manifest()
+        .version
+        .to_string()
 }
 
 /// Layers of a package that tells which one it is.
@@ -52,7 +56,10 @@ fn several_images_are_ambiguous_and_one_with_several_names_is_not() {
     put_index(&root, &[named(first, "a:1"), named(second, "a:2")]);
     let error = open_error(&root);
     assert_eq!(error.code(), "unsuitable-layout");
-    assert!(chain(&error).contains("several images (a:1, a:2): export one alone"), "{error:?}");
+    assert!(
+        error_text(&error).contains("several images (a:1, a:2): export one alone"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -99,17 +106,21 @@ fn compressed_layers_and_files_say_what_to_do() {
         layout_of(&root, &[(&format!("{LAYER}{end}"), b"compressed".to_vec())]);
         let error = open_error(&root);
         assert_eq!(error.code(), "unsuitable-layout");
-        assert!(chain(&error).contains("`wick pack`"), "{}", chain(&error));
+        assert!(error_text(&error).contains("`wick pack`"), "{}", error_text(&error));
     }
     layout_of(&root, &[("application/x-model", b"other".to_vec())]);
-    assert!(chain(&open_error(&root)).contains("unknown media type `application/x-model`"));
+    assert!(error_text(&open_error(&root)).contains("unknown media type `application/x-model`"));
     let file = scratch.path("image.tar.gz");
     let mut bytes = b"\x1f\x8b\x08".to_vec();
     bytes.resize(2000, 7);
     fs::write(&file, bytes).unwrap();
     let error = open_error(&file);
     assert_eq!(error.code(), "unsuitable-layout");
-    assert!(chain(&error).contains("compressed with gzip: decompress"), "{}", chain(&error));
+    assert!(
+        error_text(&error).contains("compressed with gzip: decompress"),
+        "{}",
+        error_text(&error)
+    );
 }
 
 #[test]
@@ -147,7 +158,7 @@ fn recorded_digests_that_are_wrong_are_found_by_verify() {
     let kind = MANIFEST_TYPE;
     put_index(&root, &[json!({"mediaType": kind, "digest": digest.to_string(), "size": size})]);
     let error = Package::open(&root).unwrap().verify().unwrap_err();
-    assert!(chain(&error).contains("file `m.onnx` has digest"), "{}", chain(&error));
+    assert!(error_text(&error).contains("file `m.onnx` has digest"), "{}", error_text(&error));
 }
 
 #[test]
@@ -177,7 +188,7 @@ fn a_sealed_package_has_a_digest_for_every_file_though_nobody_has_recorded_it() 
     bytes[2000] ^= 1;
     fs::write(layer, bytes).unwrap();
     let error = Package::open(&root).unwrap().sealed().unwrap_err();
-    assert!(chain(&error).contains("a layer"), "{}", chain(&error));
+    assert!(error_text(&error).contains("a layer"), "{}", error_text(&error));
 }
 
 #[test]
@@ -212,7 +223,7 @@ fn names_that_lead_out_of_a_layout_and_links_in_it_are_refused() {
         fs::write(&out, tar).unwrap();
         let error = open_error(&out);
         assert_eq!(error.code(), "damaged-layout", "{name}");
-        assert!(chain(&error).contains(words), "{name}: {}", chain(&error));
-        assert!(chain(&error).contains(name), "{name}: {}", chain(&error));
+        assert!(error_text(&error).contains(words), "{name}: {}", error_text(&error));
+        assert!(error_text(&error).contains(name), "{name}: {}", error_text(&error));
     }
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Barrier;
 
 use wick_package::signature::{Envelope, NodeStore, StoreError, is_absent, read_trusted};
-use wick_package::{Digest, Reason as _};
+use wick_package::{Digest, Reason as _, error_text};
 
-use crate::support::{chain, packed, real, signed};
+use crate::support::{packed, real, signed};
 
 /// Whoever runs the test.
 fn user(of: &Path) -> u32 {
@@ -88,14 +88,14 @@ fn what_others_could_have_written_is_not_read() {
         fs::set_permissions(path, fs::Permissions::from_mode(before.mode() | 0o020)).unwrap();
         let error = store.get(digest).unwrap_err();
         assert_eq!(error.code(), "untrusted-file");
-        assert!(chain(&error).contains("chmod go-w"), "{}", chain(&error));
+        assert!(error_text(&error).contains("chmod go-w"), "{}", error_text(&error));
         fs::set_permissions(path, before).unwrap();
     }
     // Of a user that is neither root nor the one who reads.
     if user(root.path()) == 0 {
         std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
         let error = store.get(digest).unwrap_err();
-        assert!(chain(&error).contains("belongs to user 1234"), "{}", chain(&error));
+        assert!(error_text(&error).contains("belongs to user 1234"), "{}", error_text(&error));
         std::os::unix::fs::chown(&file, Some(0), None).unwrap();
     }
     assert!(store.get(digest).unwrap().is_some());

@@ -120,14 +120,3 @@ pub fn packed(root: &Path) -> (std::path::PathBuf, Envelope) {
     let documents = documents.filter(|bytes| bytes.starts_with(b"{\"annotations\"")).collect();
     (out, Envelope::new(packed.digest, documents, Vec::new()).unwrap())
 }
-
-/// An error with all its sources.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text += &format!(": {source}");
-        next = source.source();
-    }
-    text
-}

@@ -1,7 +1,7 @@
 //! `index.json`: which images there are, what they are called, when they were used, and what
 //! refers to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use wick_package::oci::{self, Annotations, Descriptor, Index};
@@ -195,8 +195,10 @@ impl Store {
         change: impl FnOnce(&mut Vec<Descriptor>),
     ) -> Result<(), StoreError> {
         let _guard = self.lock()?;
-        let mut entries = self.entries()?;
+        let before = self.entries()?;
+        let mut entries = before.clone();
         change(&mut entries);
+        drop_orphans(&before, &mut entries);
         self.write_index(entries)
     }
 
@@ -246,6 +248,18 @@ fn put_referrer(entries: &mut Vec<Descriptor>, subject: Digest, referrer: &Descr
 /// What an entry refers to.
 pub(super) fn subject(entry: &Descriptor) -> Option<Digest> {
     entry.annotations.get(SUBJECT)?.parse().ok()
+}
+
+/// Leave out what refers to an image that was here and is no more: nobody can ask for either. What
+/// refers to an image that never was here, for instance one of containerd's, stays.
+pub(super) fn drop_orphans(before: &[Descriptor], entries: &mut Vec<Descriptor>) {
+    let images = |entries: &[Descriptor]| -> BTreeSet<Digest> {
+        let own = entries.iter().filter(|entry| subject(entry).is_none());
+        own.map(|entry| entry.digest).collect()
+    };
+    let (had, has) = (images(before), images(entries));
+    let gone = |digest: &Digest| had.contains(digest) && !has.contains(digest);
+    entries.retain(|entry| !subject(entry).is_some_and(|subject| gone(&subject)));
 }
 
 /// A descriptor without the store's notes.

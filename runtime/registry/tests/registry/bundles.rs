@@ -187,7 +187,8 @@ fn whatever_byte_changes_nothing_half_gets_a_name() {
     let store = filled(&scratch, 2000);
     let whole = fs::read(bundled(&scratch, &store, &BOTH, Some(POLICY))).unwrap();
     let file = scratch.path("changed.tar");
-    let digests: BTreeSet<Digest> = store.images().unwrap().iter().map(|it| it.digest()).collect();
+    let digests: BTreeSet<Digest> =
+        store.images().unwrap().iter().map(wick_registry::StoredImage::digest).collect();
     for (round, at) in (0..whole.len()).step_by(401).enumerate() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (round % 8);

@@ -13,6 +13,7 @@ use wick_package::{Blob, GraphSpec, Package, RelPath};
 use super::live::Memory;
 use super::state::Event;
 use super::{Entry, Inner, Live, MIN_CONCURRENCY, RepositoryError, Slot, rest};
+use crate::body::Whose;
 use crate::codec;
 use crate::gate::Gate;
 
@@ -261,7 +262,8 @@ fn live(inner: &Arc<Inner>, name: String, model: Model, probe: Option<InferReque
             probe,
             fault: parking_lot::Mutex::default(),
         };
-        Live { model, name, version, gate, metrics, part, memory }
+        let whose = Whose::Loaded(format!("model `{name}`").into());
+        Live { model, name, version, whose, gate, metrics, part, memory }
     })
 }
 

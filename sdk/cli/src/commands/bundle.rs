@@ -12,7 +12,7 @@ use wick_registry::{Bundle, Store};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
-use crate::registries::{self, Bar, PullPolicy, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs, PullPolicy};
 use crate::{policy, signatures};
 
 /// Architectures of nodes, as images spell them.
@@ -50,9 +50,7 @@ pub struct BundleArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    flags: ImageArgs,
 }
 
 /// An image that the policy would not let run.
@@ -70,12 +68,12 @@ pub fn run(args: &BundleArgs, format: Format) -> Outcome {
             format!("with its keys the policy has {} bytes: {MAX_POLICY} are read", text.len());
         return Err(Failure::new(Exit::BadData, "bad-policy", text));
     }
-    let store = args.store.store()?;
+    let store = args.flags.store()?;
     let (mut images, mut missing) = (Vec::new(), Vec::new());
     for text in &args.images {
         let image = match args.dry_run {
             true => registries::find(&store, text).map(|image| image.descriptor),
-            false => Some(registries::have(text, &args.registries, &store, args.pull, format)?),
+            false => Some(registries::have(text, &args.flags, &store, args.pull, format)?),
         };
         match image {
             Some(image) => {
@@ -155,9 +153,8 @@ fn unlisted(
     let Some(envelope) = signatures::for_node(store, image, Vec::new())? else { return Ok(None) };
     let mut errors = ARCHITECTURES.iter().map(|it| envelope.files(it).err());
     // Nodes of the other architecture have no use for it; one is enough.
-    let error = match (errors.next().flatten(), errors.next().flatten()) {
-        (Some(error), Some(_)) => error,
-        _ => return Ok(None),
+    let (Some(error), Some(_)) = (errors.next().flatten(), errors.next().flatten()) else {
+        return Ok(None);
     };
     Ok(Some((error.code(), format!("{name} ({image}) is signed, and yet: {error}"))))
 }

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
 use crate::policy::{self, SignatureArgs};
-use crate::registries::{self, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs};
 use crate::signatures::{self, Shown};
 
 /// Show what is in a package: tensors, graphs, devices, layers, sizes, digests, signatures
@@ -44,9 +44,7 @@ pub struct InspectArgs {
     #[command(flatten)]
     signatures: SignatureArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 /// What is shown.
@@ -113,7 +111,7 @@ fn view(args: &InspectArgs) -> Outcome<(View, Vec<Signature>)> {
         return Ok((View::of(&host::open(&args.package)?, !args.no_digests)?, Vec::new()));
     };
     if !args.remote {
-        let store = args.store.store()?;
+        let store = args.images.store()?;
         if let Ok(image) = store.find(name) {
             let opened = store.open_package(&image.descriptor);
             let (package, _lease) = opened.map_err(|error| Failure::stored(&error))?;
@@ -134,7 +132,7 @@ fn view(args: &InspectArgs) -> Outcome<(View, Vec<Signature>)> {
 
 fn remote(args: &InspectArgs, name: &str) -> Outcome<(View, Vec<Signature>)> {
     let reference = registries::reference(name)?;
-    let registry = args.registries.registry()?;
+    let registry = args.images.registry()?;
     let seen = registries::block_on(async {
         registry.inspect(&reference).await.map_err(|error| Failure::of(&error))
     })?;

@@ -6,7 +6,7 @@ use wick_registry::Pulled;
 use crate::failure::{Failure, Outcome};
 use crate::node::{Filled, NodeArgs};
 use crate::output::{self, Format};
-use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs};
 
 /// Pull images from a registry into the store
 ///
@@ -24,15 +24,13 @@ pub struct PullArgs {
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    flags: ImageArgs,
 }
 
 pub fn run(args: &PullArgs, format: Format) -> Outcome {
     let references = args.images.iter().map(|image| registries::reference(image));
     let references = references.collect::<Outcome<Vec<_>>>()?;
-    let (registry, store) = (args.registries.registry()?, args.store.store()?);
+    let (registry, store) = (args.flags.registry()?, args.flags.store()?);
     let mut all = Vec::new();
     for reference in references {
         let bar = Bar::new(format, &reference);

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome};
 use crate::keys::PassphraseArgs;
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
-use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs, PullPolicy};
 use crate::signatures;
 
 /// Sign an image
@@ -48,9 +48,7 @@ pub struct SignArgs {
     #[command(flatten)]
     signatures: SignatureArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
     /// Say what would be signed
     #[arg(long)]
     dry_run: bool,
@@ -67,8 +65,7 @@ enum To {
 pub fn run(args: &SignArgs, format: Format) -> Outcome {
     let asked = std::slice::from_ref(&args.image);
     let policy = PullPolicy::default();
-    let (paths, _held) =
-        registries::have_all(asked, &args.registries, &args.store, policy, format)?;
+    let (paths, _held) = registries::have_all(asked, &args.images, policy, format)?;
     let path = paths.first().unwrap_or(&args.image);
     let named = registries::name_of(&args.image).map(registries::reference).transpose()?;
     let image = ImageDocuments::read(path).map_err(|error| Failure::open(&error))?;
@@ -152,12 +149,12 @@ impl Display for To {
 fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Signature) -> Outcome {
     // Only signatures of cosign 2 are none, and this one is ours.
     let Some(artifact) = signatures::artifact(signature) else { return Ok(()) };
-    let registry = args.registries.registry()?;
+    let registry = args.images.registry()?;
     registries::block_on(async {
         let attached = registry.attach(reference, image, &artifact).await;
         attached.map(drop).map_err(|error| Failure::of(&error))
     })?;
-    let store = args.store.store()?;
+    let store = args.images.store()?;
     let keep = || {
         let stored = store.find(&image.to_string())?;
         let lease = store.lease()?;

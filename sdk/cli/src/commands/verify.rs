@@ -9,7 +9,7 @@ use wick_package::{Digest, Reference};
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
-use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs, PullPolicy};
 use crate::{policy, signatures};
 
 /// Check an image's signatures and every byte of it
@@ -53,9 +53,7 @@ pub struct VerifyArgs {
     #[command(flatten)]
     signatures: SignatureArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 pub fn run(args: &VerifyArgs, format: Format) -> Outcome {
@@ -65,11 +63,10 @@ pub fn run(args: &VerifyArgs, format: Format) -> Outcome {
     };
     let mut gate = args.signatures.gate(policy, args.name.clone())?;
     let asked = std::slice::from_ref(&args.image);
-    let (paths, _held) =
-        registries::have_all(asked, &args.registries, &args.store, args.pull, format)?;
+    let (paths, _held) = registries::have_all(asked, &args.images, args.pull, format)?;
     let path = paths.first().unwrap_or(&args.image);
     if path != &args.image {
-        policy::know(&mut gate, &args.image, path, &args.store.store()?)?;
+        policy::know(&mut gate, &args.image, path, &args.images.store()?)?;
     }
     let (package, admitted) = gate.admit(path).map_err(|error| Failure::open(&error))?;
     let envelope = write_envelope(args, &gate, path, package.digest())?;
