@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Documents and the layers that hold code are hashed when they are opened. Weights
-//! are not: they are large, and a start must not read them; [`seal`] does.
+//! are not: they are large, and a start must not read them; `seal` does.
 
 mod blobs;
 mod choose;
