@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, copy, images, import, infer, inspect, key, list, new, pack,
-    pull, push, run, shim, sign, token, verify, worker,
+    backend, bench, check, completions, copy, images, import, infer, inspect, key, list, new,
+    operator, pack, pull, push, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -70,6 +70,7 @@ pub enum Command {
     Backend(backend::BackendArgs),
     Token(token::TokenArgs),
     Shim(shim::ShimArgs),
+    Operator(operator::OperatorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
