@@ -1,5 +1,10 @@
 //! `Model`: what a user writes, but for the parts that have files of their own.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "it takes the parts of several columns for attributes of one thing"
+)]
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

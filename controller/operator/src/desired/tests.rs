@@ -115,11 +115,11 @@ fn pods_have_only_annotations_that_the_shim_knows() {
     for object in objects(&wanted) {
         let value = object.to_value();
         let annotations = value["spec"]["template"]["metadata"]["annotations"].as_object();
-        for name in annotations.into_iter().flat_map(|map| map.keys()) {
+        for name in annotations.into_iter().flat_map(serde_json::Map::keys) {
             assert!(known.contains(&format!("| `{name}` |")), "{name}");
         }
         if value["kind"] == "Deployment" {
-            assert_eq!(annotations.map(|map| map.len()), Some(2));
+            assert_eq!(annotations.map(serde_json::Map::len), Some(2));
         }
     }
 }

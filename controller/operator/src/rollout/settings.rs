@@ -68,6 +68,6 @@ impl Settings {
     }
 
     fn step(&self, step: usize) -> Option<&Step> {
-        self.steps.get(step).or(self.steps.last())
+        self.steps.get(step).or_else(|| self.steps.last())
     }
 }
