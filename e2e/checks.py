@@ -12,8 +12,13 @@ from typing import Any
 Check = Callable[..., Any]
 
 
-def run(checks: list[Check], *args: Any, each: Callable[[Check], Any] | None = None) -> int:
-    """Call each check with the arguments, or hand it to `each`; return the exit code."""
+def run(
+    checks: list[Check], *args: Any, each: Callable[[Check], Any] | None = None, ignored: int = 0,
+) -> int:
+    """Call each check with the arguments, or hand it to `each`; return the exit code.
+
+    `ignored` counts those that were left out for what is not there.
+    """
     failed = 0
     for check in checks:
         began = time.monotonic()
@@ -29,5 +34,5 @@ def run(checks: list[Check], *args: Any, each: Callable[[Check], Any] | None = N
             failed += 1
             print(f"FAILED: {check.__name__}", flush=True)
             traceback.print_exc()
-    print(f"{len(checks) - failed} passed, {failed} failed")
+    print(f"{len(checks) - failed} passed, {failed} failed, {ignored} ignored")
     return 1 if failed else 0

@@ -12,10 +12,10 @@ import hashlib
 import os
 import sys
 import time
-import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
+import checks
 from rig import BUCKET, KEYS, S3, Cutter, Gcs, Mlflow, Wick
 
 MODEL = "Text Orientation"
@@ -226,26 +226,16 @@ CHECKS = [
 def main() -> int:
     wick, examples, onnxruntime, scratch, fake_gcs = (Path(text) for text in sys.argv[1:6])
     wanted = sys.argv[6] if len(sys.argv) > 6 else ""
-    passed = failed = ignored = 0
+    chosen = [check for check in CHECKS if wanted in check.__name__]
+    there = [check for check in chosen if check is not gcs_object_and_prefix or fake_gcs != Path("-")]
     with ExitStack() as stack:
         began = time.monotonic()
         rig = Rig(stack, wick, examples, onnxruntime, scratch, fake_gcs)
         print(f"servers and models are there ({time.monotonic() - began:.1f} s)", flush=True)
-        for check in (check for check in CHECKS if wanted in check.__name__):
-            if check is gcs_object_and_prefix and fake_gcs == Path("-"):
-                ignored += 1
-                continue
-            began = time.monotonic()
-            try:
-                check(rig, scratch / f"out-{check.__name__}")
-                passed += 1
-                print(f"ok: {check.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED: {check.__name__}", flush=True)
-                traceback.print_exc()
-    print(f"{passed} passed, {failed} failed, {ignored} ignored")
-    return 1 if failed else 0
+        return checks.run(
+            there, each=lambda check: check(rig, scratch / f"out-{check.__name__}"),
+            ignored=len(chosen) - len(there),
+        )
 
 
 if __name__ == "__main__":

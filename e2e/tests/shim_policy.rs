@@ -7,47 +7,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use support::policy::InForce;
 use support::{PORT, Pod, classify, event, images};
 use wick_e2e::cluster::Cluster;
 use wick_e2e::package;
 
-/// What must be signed in these tests; other suites' images are let run.
-const RULES: &str = "default = \"allow\"\n\
-    [[key]]\nname = \"release\"\nfile = \"release.pub\"\n\
-    [[rule]]\nimages = [\"docker.io/signed/*\"]\nkeys = [\"release\"]\n";
-
-const OPEN: &str = "default = \"allow\"\n";
+/// What must be signed in these tests.
+const IMAGES: &str = "docker.io/signed/*";
 
 const PYTHON: &str = "import os\n\nprint(os.name)\n";
-
-/// The node's policy, which goes back to what it was.
-struct InForce<'a> {
-    policy: &'a Path,
-}
-
-impl<'a> InForce<'a> {
-    /// Rules that want a signature by the key `release` beside the policy.
-    fn new(policy: &'a Path) -> anyhow::Result<Self> {
-        let key = policy.with_file_name("release");
-        if !key.with_extension("key").exists() {
-            let key = key.to_str().context("the path is text")?;
-            package::wick(&["key", "generate", key, "--no-passphrase"])?;
-        }
-        fs::write(policy, RULES).context("write the policy")?;
-        Ok(Self { policy })
-    }
-
-    fn key(&self) -> String {
-        self.policy.with_file_name("release.key").display().to_string()
-    }
-}
-
-impl Drop for InForce<'_> {
-    fn drop(&mut self) {
-        // The test's own failure is the one to see.
-        fs::write(self.policy, OPEN).ok();
-    }
-}
 
 /// Pack the real Magika under a name, import it, and give where the tar is. Each has another
 /// version: containerd takes images with equal configurations for one.
@@ -58,19 +26,7 @@ fn imported(
     version: &str,
 ) -> anyhow::Result<String> {
     let folder = scratch.join("package");
-    fs::create_dir(&folder)?;
-    for entry in fs::read_dir(package::example("filetype")?)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), folder.join(entry.file_name()))?;
-        }
-    }
-    let manifest = fs::read_to_string(folder.join("wick.toml"))?;
-    let lines = manifest.lines().map(|line| match line.starts_with("version = ") {
-        true => format!("version = \"{version}\"\n"),
-        false => format!("{line}\n"),
-    });
-    fs::write(folder.join("wick.toml"), lines.collect::<String>())?;
+    package::example_as("filetype", version, &folder)?;
     let tar = scratch.join("image.tar");
     package::pack(&folder, reference, &tar)?;
     cluster.import_archive(&tar)?;
@@ -86,7 +42,7 @@ fn an_unsigned_package_is_refused_and_a_signed_one_serves() -> anyhow::Result<()
     let scratch = tempfile::tempdir()?;
     let reference = "docker.io/signed/annotated:1";
     let tar = imported(&cluster, scratch.path(), reference, "9.0.1")?;
-    let force = InForce::new(&ours.policy)?;
+    let force = InForce::new(&ours.policy, IMAGES)?;
 
     space.apply(&Pod::new("unsigned", reference).once().yaml())?;
     let said = event(&space, &["policy does not let this package run", reference])?;
@@ -123,7 +79,7 @@ fn a_plain_pod_is_found_in_the_nodes_store() -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let reference = "docker.io/signed/stored:1";
     let tar = imported(&cluster, scratch.path(), reference, "9.0.2")?;
-    let force = InForce::new(&ours.policy)?;
+    let force = InForce::new(&ours.policy, IMAGES)?;
     let store = ours.signatures.display().to_string();
     package::wick(&["sign", &tar, "--key", &force.key(), "--node", "--signatures", &store])?;
     space.apply(&Pod::new("plain", reference).probed().yaml())?;

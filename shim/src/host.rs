@@ -11,13 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use wick_package::signature::NODE_STORE;
+use wick_package::signature::{NODE_POLICY, NODE_STORE};
 
 use crate::policy::Place;
 
 const CACHE: &str = "/var/lib/wick/cache";
-/// What must be signed by whom; without the file nothing must.
-const POLICY: &str = "/etc/wick/policy.toml";
 const BACKENDS: [&str; 2] = ["/var/lib/wick/backends", "/usr/lib/wick/backends"];
 
 /// The folder of the cache that remembers which files were hashed.
@@ -56,7 +54,7 @@ impl Host {
         let named = env("WICK_POLICY");
         let policy = Place {
             named: named.is_some(),
-            policy: named.unwrap_or_else(|| POLICY.into()),
+            policy: named.unwrap_or_else(|| NODE_POLICY.into()),
             signatures: env("WICK_SIGNATURES").unwrap_or_else(|| NODE_STORE.into()),
             checked: cache.as_ref().map(|cache: &PathBuf| cache.join(CHECKED)),
         };

@@ -21,7 +21,7 @@ use wick_package::signature::{
     Decision, Envelope, MAX_POLICY, NodeStore, Otherwise, Policy, Request, Rule, Stored, is_absent,
     read_trusted,
 };
-use wick_package::{Digest, MANIFEST_FILE, Reference};
+use wick_package::{Digest, MANIFEST_FILE, Reference, error_text};
 use wick_sandbox::order::Order;
 
 use crate::rootfs;
@@ -84,6 +84,9 @@ pub fn check(
 ) -> Result<Admission, Denied> {
     let Some(policy) = read(place)? else { return Ok(Admission::Free) };
     let Some(name) = &asked.image else {
+        if policy.default == Otherwise::Allow && !policy.wants_signatures() {
+            return Ok(Admission::Free);
+        }
         return Err(Denied(
             "containerd does not say which image the container has, so no rule of the policy can \
              name it: start it by Kubernetes"
@@ -116,7 +119,8 @@ pub fn check(
 /// The policy, if there is one.
 fn read(place: &Place) -> Result<Option<Policy>, Denied> {
     let user = geteuid().as_raw();
-    let denied = |error: &dyn std::error::Error| Denied(format!("the policy: {}", chain(error)));
+    let denied =
+        |error: &dyn std::error::Error| Denied(format!("the policy: {}", error_text(error)));
     // A link to nothing is no missing policy: somebody has meant one to be there.
     if !place.named && is_absent(&place.policy, user).map_err(|error| denied(&error))? {
         return Ok(None);
@@ -125,7 +129,7 @@ fn read(place: &Place) -> Result<Option<Policy>, Denied> {
     let folder = place.policy.parent().unwrap_or_else(|| Path::new("/"));
     let load = |file: &str| {
         let read = read_trusted(&folder.join(file), user, MAX_KEY);
-        read.map_err(|error| io::Error::other(chain(&error)))
+        read.map_err(|error| io::Error::other(error_text(&error)))
     };
     let policy = Policy::parse(&text, &place.policy, &load);
     policy.map(Some).map_err(|error| denied(&error))
@@ -141,7 +145,7 @@ fn candidates(
     let mut found = Vec::new();
     if let Some(text) = &asked.envelope {
         let envelope = Envelope::from_json(text.as_bytes()).map_err(|error| {
-            Denied(format!("the annotation wick.dev/signature: {}", chain(&error)))
+            Denied(format!("the annotation wick.dev/signature: {}", error_text(&error)))
         })?;
         found.push(Candidate { from: "the pod's annotation", envelope });
     }
@@ -165,10 +169,10 @@ fn candidates(
         Err(error) => broken.push(error),
     }
     for error in &broken {
-        tracing::warn!("an envelope is passed over: {}", chain(error));
+        tracing::warn!("an envelope is passed over: {}", error_text(error));
     }
     match broken.first() {
-        Some(error) if found.is_empty() => Err(Denied(chain(error))),
+        Some(error) if found.is_empty() => Err(Denied(error_text(error))),
         _ => Ok(found),
     }
 }
@@ -191,22 +195,12 @@ fn unsigned(policy: &Policy, image: &Reference, ruled: bool, place: &Place) -> S
     }
     let keys = policy.rule(&image.name()).map(|rule| policy.key_names(rule).join(" or "));
     format!(
-        "{image} has no signature, and {} wants one by {}: sign it with `wick sign`, and give the \
-         envelope to the pod as its annotation wick.dev/signature, or to the node with \
-         `wick sign --node` or `wick load`",
+        "{image} has no signature, and {} wants one by {}: sign it with `wick sign`, and give its \
+         envelope, which `wick verify --out` writes, to the pod as its annotation \
+         wick.dev/signature, or to the node with `wick verify --node` or `wick load`",
         place.policy.display(),
         keys.unwrap_or_default()
     )
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(&format!(": {source}"));
-        next = source.source();
-    }
-    text
 }
 
 // === impl Candidate ===
@@ -227,7 +221,7 @@ impl Candidate {
             Decision::Allowed { by, .. } => by.join(", "),
             Decision::Refused(refusal) => return Err(refusal.to_string()),
         };
-        let files = self.envelope.files(architecture()).map_err(|error| chain(&error))?;
+        let files = self.envelope.files(architecture()).map_err(|error| error_text(&error))?;
         let mut why = String::new();
         for files in &files {
             let sealed = Sealed { files, order, mounts, checked: place.checked.as_deref() };

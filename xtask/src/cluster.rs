@@ -176,6 +176,11 @@ pub fn containerd(house: &House) -> anyhow::Result<PathBuf> {
     Ok(build::Binaries::ensure(house, pins::CONTAINERD)?.containerd)
 }
 
+/// Debian's registry, as clusters run it.
+pub fn registry(house: &House) -> anyhow::Result<PathBuf> {
+    Ok(build::Binaries::ensure(house, pins::CONTAINERD)?.registry())
+}
+
 /// The binaries of the usual versions, and the socket of a cluster that runs.
 pub fn parts(house: &House, name: &str) -> anyhow::Result<Parts> {
     let binaries = build::Binaries::ensure(house, pins::CONTAINERD)?;

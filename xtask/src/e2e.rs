@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::cluster::pins;
 use crate::house::House;
 use crate::report::Counts;
-use crate::{bench, cluster, counted, setup, shim, tools};
+use crate::{bench, cluster, counted, registry, setup, shim, tools};
 
 /// Names an existing cluster by its kubeconfig.
 const EXISTING: &str = "WICK_E2E_KUBECONFIG";
@@ -130,6 +130,7 @@ fn cargo_test(house: &House, targets: &[String]) -> anyhow::Result<Command> {
     cargo.env("WICK_XTASK", this_program()?);
     cargo.env("WICK_BIN", house.wick());
     cargo.env("WICK_E2E_PROGRAMS", cluster::programs(house)?);
+    cargo.env(registry::VARIABLE, cluster::registry(house)?);
     Ok(cargo)
 }
 

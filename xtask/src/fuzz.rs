@@ -5,7 +5,7 @@
 //! of this tree alone: xtask stands in for rustc where cargo builds a member of the workspace
 //! ([`compile`]), so that dependencies are used as they are built already.
 //!
-//! Seeds are in `runtime/serve/fuzz/seeds/TARGET`. What is found goes to the cache; a crash goes
+//! Seeds are in `runtime/fuzz/seeds/TARGET`. What is found goes to the cache; a crash goes
 //! to the seeds, where an ordinary test replays it.
 
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ const MAX_INPUT: u32 = 4096;
 /// Most seconds for one input, far above what any takes.
 const INPUT_TIMEOUT: u32 = 10;
 
-const FOLDER: &str = "runtime/serve/fuzz";
+const FOLDER: &str = "runtime/fuzz";
 const PACKAGE: &str = "wick-fuzz";
 
 /// What makes rustc count which edges run, and what numbers are compared.

@@ -2,8 +2,6 @@
 //! PyPI, in a virtual environment among the caches; one that speaks Google Cloud Storage is built
 //! by Go, and its check is left out where there is none.
 
-use std::process::{Command, Stdio};
-
 use anyhow::Context as _;
 
 use crate::go::{self, Program};
@@ -24,17 +22,14 @@ const GCS: Program = Program {
 
 /// Run the checks, or those whose name contains `name`.
 pub fn run(house: &House, name: Option<&str>) -> anyhow::Result<Counts> {
-    let python = clients::environment(house, REQUIREMENTS)?;
     let gcs = go::installed(house, &GCS)?;
     if gcs.is_none() {
         eprintln!("import: there is no `go` to build {} with: its check is left out", GCS.name);
     }
     let scratch = Scratch::new("import")?;
-    let mut script = Command::new(python);
-    script.arg(house.root.join(SCRIPT)).arg(house.wick()).arg(house.examples());
+    let mut script = clients::script(house, REQUIREMENTS, SCRIPT)?;
+    script.arg(house.wick()).arg(house.examples());
     script.arg(house.onnxruntime()).arg(scratch.path());
     script.arg(gcs.unwrap_or_else(|| "-".into())).args(name);
-    // Nothing is written into the tree, and no server of this user's is asked.
-    script.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
     counted::script(&mut script).context("import from real servers")
 }

@@ -16,6 +16,7 @@ use wick_e2e::kubectl::Namespace;
 
 pub mod claims;
 pub mod node;
+pub mod policy;
 
 /// Longest until a pod has ended.
 pub const END_TIMEOUT: Duration = Duration::from_secs(60);

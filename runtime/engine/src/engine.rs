@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
 use wasmtime_wasi::FsPerms;
 use wick_nn::{GraphHandle, Nn, SourceBytes};
-use wick_package::{HostPort, Manifest, Package, RelPath};
+use wick_package::{Blob, HostPort, Manifest, Package, RelPath};
 
 use crate::cache::Cache;
 use crate::config;
@@ -225,7 +225,9 @@ impl Engine {
     async fn graphs(&self, package: &Package) -> Result<Vec<GraphHandle>, LoadError> {
         let resolve = |path: &RelPath| {
             let blob = package.file(path)?;
-            Ok(SourceBytes::File { path: blob.path, offset: blob.offset, len: blob.len })
+            let digest = package.must_have(&blob);
+            let Blob { path, offset, len, .. } = blob;
+            Ok(SourceBytes::File { path, offset, len, digest })
         };
         let specs = package.manifest().graphs.iter();
         let loads = specs.map(|spec| self.inner.nn.load(spec, &resolve));
@@ -254,7 +256,7 @@ impl Engine {
                 model,
                 path: path.as_str(),
             };
-            builder.build(&blob)
+            builder.build(&blob, package.must_have(&blob))
         });
         let built = built.await.map_err(|error| LoadError::Component {
             model: manifest.name.to_string(),

@@ -61,8 +61,8 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// The file can't be read, is no WebAssembly, or does not fit this host.
-    pub(crate) fn build(&self, blob: &Blob) -> Result<Program, LoadError> {
-        let bytes = self.read(blob)?;
+    pub(crate) fn build(&self, blob: &Blob, must: Option<Digest>) -> Result<Program, LoadError> {
+        let bytes = self.read(blob, must)?;
         match bytes.first_chunk::<8>() {
             Some(&COMPONENT) => self.component(&bytes),
             Some(&MODULE) => self.module(&bytes),
@@ -73,7 +73,7 @@ impl Builder<'_> {
         }
     }
 
-    fn read(&self, blob: &Blob) -> Result<Vec<u8>, LoadError> {
+    fn read(&self, blob: &Blob, must: Option<Digest>) -> Result<Vec<u8>, LoadError> {
         if blob.len > MAX_COMPONENT {
             return Err(self.invalid(format!(
                 "it has {} bytes, and at most {MAX_COMPONENT} are read",
@@ -92,7 +92,9 @@ impl Builder<'_> {
             file.read_exact_at(&mut bytes, blob.offset)?;
             Ok(bytes)
         };
-        read().map_err(|source| LoadError::Io {
+        let checked =
+            |bytes: Vec<u8>| must.map_or(Ok(()), |must| must.check(&bytes)).map(|()| bytes);
+        read().and_then(checked).map_err(|source| LoadError::Io {
             model: self.model.to_owned(),
             path: self.path.to_owned(),
             source,

@@ -69,9 +69,6 @@ pub trait Session: Send {
 pub struct GraphSource {
     pub name: GraphName,
     pub bytes: SourceBytes,
-    /// Digest of the model's bytes if the package recorded it; computed on demand
-    /// for a cache key otherwise.
-    pub digest: Option<Digest>,
 }
 
 /// Part of a file, or memory.
@@ -83,6 +80,8 @@ pub enum SourceBytes {
         path: PathBuf,
         offset: u64,
         len: u64,
+        /// What the bytes must hash to, each time they are read; none if nobody asks for that.
+        digest: Option<Digest>,
     },
     Memory(bytes::Bytes),
 }

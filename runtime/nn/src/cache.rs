@@ -110,10 +110,11 @@ impl GraphCache {
     /// The file can't be read, or is not what its package recorded.
     pub(crate) fn digest(&self, source: &GraphSource) -> Result<Digested, LoadError> {
         let digested = self.noted_or_read(source)?;
-        match source.digest {
-            Some(recorded) if recorded != digested.digest => {
+        match &source.bytes {
+            // A note is as good as reading it again, which compares as well.
+            SourceBytes::File { digest: Some(wanted), .. } if *wanted != digested.digest => {
                 let found = digested.digest;
-                let text = format!("its digest is {found}, and its package recorded {recorded}");
+                let text = format!("its digest is {found}, and its package recorded {wanted}");
                 Err(source.invalid("wick", text))
             }
             _ => Ok(digested),
@@ -121,7 +122,7 @@ impl GraphCache {
     }
 
     fn noted_or_read(&self, source: &GraphSource) -> Result<Digested, LoadError> {
-        let SourceBytes::File { path, offset, len } = &source.bytes else {
+        let SourceBytes::File { path, offset, len, .. } = &source.bytes else {
             let bytes = source.read()?;
             return Ok(Digested { digest: Digest::of(&bytes), bytes: Some(bytes) });
         };

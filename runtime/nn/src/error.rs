@@ -25,6 +25,13 @@ pub enum LoadError {
     /// It rested, and its file is no longer the one that it was loaded from.
     #[error("the file of graph `{graph}` has changed while the graph rested: load the model again")]
     Changed { graph: String },
+    /// Weights in a file that is not where the model is read.
+    #[error(
+        "graph `{graph}` has weights in `{file}`, which is not beside it: an image has models of \
+         one file only. Make one file of it with `wick import`, or in Python with \
+         `onnx.save(onnx.load(PATH), PATH)`"
+    )]
+    WeightsElsewhere { graph: String, file: String },
     #[error("cannot read graph `{graph}` at {path}")]
     Io { graph: String, path: String, source: std::io::Error },
 }
@@ -58,6 +65,7 @@ impl Reason for LoadError {
             Self::BackendMissing { .. } => "backend-missing",
             Self::BackendBroken { .. } => "backend-broken",
             Self::Changed { .. } => "graph-changed",
+            Self::WeightsElsewhere { .. } => "weights-elsewhere",
             Self::Io { .. } => "graph-unreadable",
         }
     }

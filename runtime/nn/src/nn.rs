@@ -243,7 +243,7 @@ impl Inner {
         bytes: SourceBytes,
         counters: Arc<Counters>,
     ) -> Result<Loaded, LoadError> {
-        let source = GraphSource { name: spec.name.clone(), bytes, digest: None };
+        let source = GraphSource { name: spec.name.clone(), bytes };
         let cpus = self.settings.cpus.max(1);
         let wanted = spec.threads.map_or(cpus, |threads| threads.get() as usize);
         let options = GraphOptions {

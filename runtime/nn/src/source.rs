@@ -56,9 +56,9 @@ impl SourceBytes {
     }
 
     fn read(&self) -> io::Result<Bytes> {
-        let (path, offset, len) = match self {
+        let (path, offset, len, digest) = match self {
             Self::Memory(bytes) => return Ok(bytes.clone()),
-            Self::File { path, offset, len } => (path, *offset, *len),
+            Self::File { path, offset, len, digest } => (path, *offset, *len, digest),
         };
         let mut file = File::open(path)?;
         // Checked before memory is taken for a length that the file doesn't have.
@@ -71,11 +71,13 @@ impl SourceBytes {
         let capacity = usize::try_from(len).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(capacity);
         file.take(len).read_to_end(&mut bytes)?;
-        if bytes.len() == capacity {
-            Ok(bytes.into())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
+        if bytes.len() != capacity {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if let Some(digest) = digest {
+            digest.check(&bytes)?;
+        }
+        Ok(bytes.into())
     }
 
     /// Where the bytes are, for people.
@@ -96,11 +98,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model");
         std::fs::write(&path, "0123456789").unwrap();
-        let part = |offset, len| SourceBytes::File { path: path.clone(), offset, len }.read();
+        let part = |offset, len| {
+            SourceBytes::File { path: path.clone(), offset, len, digest: None }.read()
+        };
         assert_eq!(part(2, 3).unwrap(), "234");
         assert_eq!(part(0, 10).unwrap(), "0123456789");
         for (offset, len) in [(8, 3), (0, u64::MAX), (u64::MAX, 1)] {
             assert_eq!(part(offset, len).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
+    }
+
+    #[test]
+    fn bytes_that_were_checked_are_read_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let digest = Some(wick_package::Digest::of(b"234"));
+        let source = SourceBytes::File { path: path.clone(), offset: 2, len: 3, digest };
+        std::fs::write(&path, "0123456789").unwrap();
+        assert_eq!(source.read().unwrap(), "234");
+        std::fs::write(&path, "01x3456789").unwrap();
+        let error = source.read().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("has changed since it was checked"), "{error}");
     }
 }

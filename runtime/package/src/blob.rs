@@ -1,7 +1,7 @@
 //! A file of a package where it lies: a whole file, or a slice of a larger one.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
@@ -27,10 +27,11 @@ pub struct Blob {
     pub digest: Option<Digest>,
 }
 
-/// Reads the bytes of a blob in order, and no others.
+/// Reads the bytes of a blob, and no others.
 #[derive(Debug)]
 pub struct BlobReader {
     file: File,
+    start: u64,
     at: u64,
     end: u64,
 }
@@ -42,7 +43,7 @@ impl Blob {
     pub fn open(&self) -> io::Result<BlobReader> {
         let end = self.offset.checked_add(self.len);
         let end = end.ok_or_else(|| io::Error::other("the slice ends beyond 64 bits"))?;
-        Ok(BlobReader { file: File::open(&self.path)?, at: self.offset, end })
+        Ok(BlobReader { file: File::open(&self.path)?, start: self.offset, at: self.offset, end })
     }
 
     /// Read all of it into memory.
@@ -99,5 +100,43 @@ impl Read for BlobReader {
         }
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+impl Seek for BlobReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(offset) => self.start.checked_add(offset),
+            SeekFrom::End(offset) => self.end.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.at.checked_add_signed(offset),
+        };
+        let inside = at.filter(|at| (self.start..=self.end).contains(at));
+        let at = inside.ok_or_else(|| io::Error::other("a place outside of the blob"))?;
+        self.at = at;
+        Ok(at - self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_read_from_any_place_in_it_and_nowhere_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "..weights..").unwrap();
+        let blob = Blob { path: file.path().to_owned(), offset: 2, len: 7, digest: None };
+        let mut reader = blob.open().unwrap();
+        let mut rest = |to: SeekFrom| {
+            let mut text = String::new();
+            reader.seek(to).and_then(|_| reader.read_to_string(&mut text)).ok().map(|_| text)
+        };
+        assert_eq!(rest(SeekFrom::Start(2)).as_deref(), Some("ights"));
+        assert_eq!(rest(SeekFrom::End(-2)).as_deref(), Some("ts"));
+        assert_eq!(rest(SeekFrom::Current(-7)).as_deref(), Some("weights"));
+        assert_eq!(rest(SeekFrom::Current(0)).as_deref(), Some(""));
+        for out in [SeekFrom::Start(8), SeekFrom::End(1), SeekFrom::End(-8)] {
+            assert_eq!(rest(out), None, "{out:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Content digests, `sha256:<64 hex digits>`, as OCI writes them.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
@@ -23,6 +24,23 @@ impl Digest {
     /// The digest that a finished hasher holds, for bytes that were streamed.
     pub fn from_hasher(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether these bytes, read again, are still those that were hashed before.
+    ///
+    /// # Errors
+    /// They have another digest.
+    pub fn check(&self, bytes: &[u8]) -> io::Result<()> {
+        let got = Self::of(bytes);
+        if got == *self {
+            return Ok(());
+        }
+        let text = format!("it has changed since it was checked: {got} instead of {self}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {

@@ -6,12 +6,13 @@
 //! ```
 //!
 //! Documents and the layers that hold code are hashed when they are opened. Weights
-//! are not: they are large, and a start must not read them; [`verify`] does.
+//! are not: they are large, and a start must not read them; `seal` does.
 
 mod blobs;
 mod choose;
 mod documents;
 mod error;
+mod seal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,6 +30,7 @@ use crate::tarslice::{self, Entry, EntryKind};
 pub use blobs::Layout;
 pub use documents::ImageDocuments;
 pub use error::LayoutError;
+pub(crate) use seal::seal;
 
 /// Most layers of an image: overlay file systems stop near here.
 const MAX_LAYERS: usize = 127;
@@ -117,7 +119,8 @@ pub fn manifest_of_layer(layer: &Blob) -> Result<Option<Manifest>, OpenError> {
         if path.is_some_and(|path| path.as_str() == MANIFEST_FILE) {
             let Entry { offset, len, .. } = entry;
             let blob = Blob { path: layer.path.clone(), offset, len, digest: None };
-            return parse_manifest(&blob, Path::new("")).map(Some).map_err(|f| f.at(&layer.path));
+            let bytes = manifest_bytes(&blob).map_err(damaged)?;
+            return parse_manifest(bytes, Path::new("")).map(Some).map_err(|f| f.at(&layer.path));
         }
     }
     Ok(None)
@@ -128,17 +131,6 @@ pub(crate) fn is_tar_of_layout(path: &Path) -> bool {
     Layout::tar(path).is_ok()
 }
 
-/// Hash all layers and all files with a recorded digest.
-pub(crate) fn verify(layers: &[StoredLayer], files: &Files) -> Result<(), LayoutError> {
-    for StoredLayer { layer, blob } in layers {
-        check_layer(layer.digest, blob)?;
-    }
-    for (path, blob) in files {
-        check(blob.digest, blob, || format!("file `{path}`"))?;
-    }
-    Ok(())
-}
-
 fn open(blobs: &Layout, path: &Path, image: Option<Digest>) -> Result<Opened, Fault> {
     blobs.check_marker()?;
     let chosen = choose::image(blobs, image)?;
@@ -146,9 +138,9 @@ fn open(blobs: &Layout, path: &Path, image: Option<Digest>) -> Result<Opened, Fa
     check_config(blobs, &image)?;
     let stored = image.layers.iter().map(|layer| Ok((layer, find_layer(blobs, layer)?)));
     let stored = stored.collect::<Result<Vec<_>, LayoutError>>()?;
-    let places = places(&stored)?;
+    let mut places = places(&stored)?;
     let mut hashed = BTreeSet::new();
-    let manifest = read_manifest(&stored, &places, &mut hashed, path)?;
+    let manifest = read_manifest(&stored, &mut places, &mut hashed, path)?;
     check_code(&stored, &places, &manifest, &mut hashed)?;
     let layers = summaries(stored, &places, &manifest);
     let files = places.into_iter().map(|(path, (_, blob))| (path, blob)).collect();
@@ -231,24 +223,33 @@ fn recorded_digests(layer: &Descriptor) -> BTreeMap<String, Digest> {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
+/// The digest of what is parsed is kept with the file, to be compared when all is hashed.
 fn read_manifest(
     stored: &[(&Descriptor, Blob)],
-    places: &Places,
+    places: &mut Places,
     hashed: &mut BTreeSet<usize>,
     layout: &Path,
 ) -> Result<Manifest, Fault> {
-    let (number, blob) = places.get(MANIFEST_FILE).ok_or(LayoutError::NoManifest)?;
+    let (number, blob) = places.get_mut(MANIFEST_FILE).ok_or(LayoutError::NoManifest)?;
     check_once(stored, *number, hashed)?;
-    parse_manifest(blob, layout)
+    let bytes = manifest_bytes(blob)?;
+    let got = Digest::of(&bytes);
+    if let Some(want) = blob.digest.replace(got).filter(|want| *want != got) {
+        let what = format!("file `{MANIFEST_FILE}`");
+        return Err(LayoutError::Digest { what, want, got }.into());
+    }
+    parse_manifest(bytes, layout)
 }
 
-fn parse_manifest(blob: &Blob, layout: &Path) -> Result<Manifest, Fault> {
+fn manifest_bytes(blob: &Blob) -> Result<Vec<u8>, LayoutError> {
     if blob.len > MAX_MANIFEST_LEN {
         let (len, most) = (blob.len, MAX_MANIFEST_LEN);
-        return Err(LayoutError::Long { what: MANIFEST_FILE, len, most }.into());
+        return Err(LayoutError::Long { what: MANIFEST_FILE, len, most });
     }
-    let bytes = blob.read(MAX_MANIFEST_LEN);
-    let bytes = bytes.map_err(|source| LayoutError::Io { what: MANIFEST_FILE, source })?;
+    blob.read(MAX_MANIFEST_LEN).map_err(|source| LayoutError::Io { what: MANIFEST_FILE, source })
+}
+
+fn parse_manifest(bytes: Vec<u8>, layout: &Path) -> Result<Manifest, Fault> {
     let text = String::from_utf8(bytes).map_err(|_| LayoutError::NotText)?;
     parse(&text, &layout.join(MANIFEST_FILE)).map_err(Fault::Manifest)
 }
@@ -276,19 +277,17 @@ fn check_once(
 ) -> Result<(), LayoutError> {
     if hashed.insert(number) {
         let (descriptor, blob) = &stored[number];
-        check_layer(Some(descriptor.digest), blob)?;
+        let got = blob.hash().map_err(|source| LayoutError::Io { what: "layer", source })?;
+        return same(Some(descriptor.digest), got, || "a layer".to_owned());
     }
     Ok(())
 }
 
-fn check_layer(want: Option<Digest>, blob: &Blob) -> Result<(), LayoutError> {
-    check(want, blob, || "a layer".to_owned())
-}
-
-fn check(want: Option<Digest>, blob: &Blob, what: impl Fn() -> String) -> Result<(), LayoutError> {
-    let Some(want) = want else { return Ok(()) };
-    let got = blob.hash().map_err(|source| LayoutError::Io { what: "layer", source })?;
-    if got == want { Ok(()) } else { Err(LayoutError::Digest { what: what(), want, got }) }
+fn same(want: Option<Digest>, got: Digest, what: impl Fn() -> String) -> Result<(), LayoutError> {
+    match want {
+        Some(want) if want != got => Err(LayoutError::Digest { what: what(), want, got }),
+        _ => Ok(()),
+    }
 }
 
 fn summaries(

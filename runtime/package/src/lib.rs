@@ -38,7 +38,7 @@ pub use names::{BackendName, GraphName, MAX_NAME_LEN, NameError, PackageName, Re
 pub use open_error::{FileError, FileErrors, FileFault, OpenError};
 pub use package::Package;
 pub use parse::{MANIFEST_FILE, parse};
-pub use reason::Reason;
+pub use reason::{Reason, error_text};
 pub use reference::{ImageRef, ImageRefError, Reference, ReferenceError};
 pub use tarslice::TarError;
 pub use tensor::{Datatype, Dim, MAX_RANK, SpecError, TensorSpec};

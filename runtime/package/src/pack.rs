@@ -10,6 +10,7 @@
 //! The same files always give the same bytes: no time, owner or order of this machine
 //! gets in. Weights are read once, streamed and hashed on the way.
 
+mod archive;
 mod document;
 mod error;
 mod layer;
@@ -27,6 +28,7 @@ use crate::package::Package;
 use crate::parse::{MANIFEST_FILE, MAX_MANIFEST_LEN, parse};
 use crate::reference::ImageRef;
 
+pub use archive::Archive;
 use document::Documents;
 pub use error::PackError;
 use layer::{Member, Written};

@@ -22,6 +22,8 @@ pub struct Package {
     source: Source,
     /// What a guest sees instead of the directory.
     guest_root: Option<PathBuf>,
+    /// Whether files must have the digests that they are recorded with, whenever they are read.
+    sealed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -98,7 +100,7 @@ impl Package {
         };
         let digest = directory::digest(root, "", &manifest);
         let source = Source::Directory { root: root.to_owned() };
-        let package = Self { manifest, path, digest, source, guest_root: None };
+        let package = Self { manifest, path, digest, source, guest_root: None, sealed: false };
         package.check_files()?;
         Ok(package)
     }
@@ -180,9 +182,32 @@ impl Package {
         match &self.source {
             Source::Directory { .. } => Ok(()),
             Source::Layout { files, layers } => {
-                layout::verify(layers, files).map_err(|source| self.damaged(source))
+                let sealed = layout::seal(layers, &mut files.clone());
+                sealed.map_err(|source| self.damaged(source))
             }
         }
+    }
+
+    /// Hash every byte as [`Package::verify`] does, and hold to it: whoever loads a file of it
+    /// later compares the bytes with [`Package::must_have`], so that nothing is loaded that was
+    /// exchanged after it was hashed.
+    ///
+    /// # Errors
+    /// The first layer or file that differs.
+    pub fn sealed(mut self) -> Result<Self, OpenError> {
+        if let Source::Layout { files, layers } = &mut self.source
+            && let Err(source) = layout::seal(layers, files)
+        {
+            return Err(self.damaged(source));
+        }
+        self.sealed = true;
+        Ok(self)
+    }
+
+    /// The digest that the bytes of a file of a sealed package must have when they are read; none
+    /// for others, whose weights are not hashed.
+    pub fn must_have(&self, file: &Blob) -> Option<Digest> {
+        file.digest.filter(|_| self.sealed)
     }
 
     fn open_folder(path: &Path) -> Result<Self, OpenError> {
@@ -198,7 +223,7 @@ impl Package {
     fn open_directory(path: &Path, root: &Path) -> Result<Self, OpenError> {
         let directory::Opened { manifest, digest } = directory::open(root)?;
         let source = Source::Directory { root: root.to_owned() };
-        Ok(Self { manifest, path: path.to_owned(), digest, source, guest_root: None })
+        Ok(Self::unsealed(manifest, path, digest, source))
     }
 
     fn open_layout(
@@ -208,7 +233,12 @@ impl Package {
         let opened = opened.map_err(|fault| fault.at(path))?;
         let layout::Opened { manifest, digest, files, layers } = opened;
         let source = Source::Layout { files, layers };
-        Ok(Self { manifest, path: path.to_owned(), digest, source, guest_root: None })
+        Ok(Self::unsealed(manifest, path, digest, source))
+    }
+
+    fn unsealed(manifest: Manifest, path: &Path, digest: Digest, source: Source) -> Self {
+        let path = path.to_owned();
+        Self { manifest, path, digest, source, guest_root: None, sealed: false }
     }
 
     fn find(&self, path: &RelPath) -> Result<Blob, FileFault> {

@@ -12,11 +12,13 @@
 //! that whoever has only unpacked files can check them. Everything here is pure but
 //! [`NodeStore`] and [`Gate`], which read and write small files. Nothing is fetched.
 
+mod attached;
 mod bundle;
 mod contents;
 mod cosign;
 mod decide;
 mod dsse;
+mod embed;
 mod envelope;
 mod error;
 mod gate;
@@ -30,16 +32,17 @@ mod store;
 mod subject;
 mod trusted;
 
+pub use attached::{Attached, holds_signatures};
 pub use bundle::BUNDLE_TYPE;
 pub use contents::{ContentsError, ListedFiles};
-pub use cosign::{CosignLayer, cosign_signatures};
+pub use cosign::{COSIGN_TYPE, CosignLayer, cosign_signatures};
 pub use decide::{Decision, Refusal, Request};
 pub use dsse::pae;
 pub use envelope::{ENVELOPE_TYPE, Envelope, MAX_ENVELOPE};
 pub use error::SignatureError;
 pub use gate::{Admitted, Gate, envelope_beside, read_envelope};
 pub use key::{KeyId, PublicKey};
-pub use policy::{MAX_POLICY, Otherwise, Pattern, Policy, Rule, TrustedKey};
+pub use policy::{MAX_POLICY, NODE_POLICY, Otherwise, Pattern, Policy, Rule, TrustedKey};
 pub use private_key::{Encryption, PrivateKey};
 pub use referrer::{Listed, Referrer, cosign_tag, fallback_index, fallback_tag, referrers_of};
 pub use signed::{Claim, Signature};

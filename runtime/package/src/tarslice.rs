@@ -16,7 +16,7 @@ pub(crate) const BLOCK: u64 = 512;
 
 /// Most members of one tar. Layers of a package have a few; an exported image store
 /// has hundreds.
-const MAX_ENTRIES: usize = 4096;
+pub(crate) const MAX_ENTRIES: usize = 4096;
 
 /// Longest extension header (a long name, or pax records), in bytes.
 const MAX_EXTENSION: u64 = 64 << 10;

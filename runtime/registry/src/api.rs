@@ -20,9 +20,15 @@ use crate::transport::{Access, Call, Payload, host_of};
 /// Longest manifest or index, by the specification's advice.
 pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
 
-/// Most tags of a repository, and of pages that they come in.
+/// Most tags of a repository, of pages that they come in, and of bytes of all pages: so many tags
+/// of the 128 letters that the specification permits.
 const MAX_TAGS: usize = 100_000;
 const MAX_PAGES: usize = 1000;
+const MAX_TAG_BYTES: usize = 16 << 20;
+
+/// Pages of what refers to an image, and entries on all of them: registries put a hundred on one.
+const MAX_REFERRER_PAGES: usize = 16;
+const MAX_LISTED: usize = 1024;
 
 /// Tags asked for at once.
 const PAGE: &str = "1000";
@@ -75,6 +81,21 @@ impl Repository {
         RegistryError::Answer { host: self.host(), what: what.to_owned(), why: why.into() }
     }
 
+    /// Where the next page of a list is, if there is one.
+    fn next(
+        &self,
+        what: &str,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Option<Url>, RegistryError> {
+        let next = header(headers, &LINK).and_then(|link| next_page(&link));
+        let next = next.and_then(|next| url.join(&next).ok());
+        if next.as_ref().is_some_and(|next| next.origin() != self.base.origin()) {
+            return Err(self.odd(what, "the next page is at another host"));
+        }
+        Ok(next)
+    }
+
     pub(crate) fn reads(&self) -> Access {
         self.access(format!("repository:{}:pull", self.name))
     }
@@ -116,10 +137,10 @@ impl Registry {
         let url = at.url(&format!("manifests/{selector}"))?;
         let mut call = Call::new(Method::GET, url, what.clone());
         call.headers.insert(ACCEPT, HeaderValue::from_static(DOCUMENTS));
-        let response = self.transport.send(&call, &at.reads(), progress).await?;
-        let told = header(response.headers(), &CONTENT_TYPE);
-        let announced = header(response.headers(), &CONTENT_DIGEST);
-        let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+        let (headers, bytes) =
+            self.transport.fetch(&call, &at.reads(), MAX_DOCUMENT, progress).await?;
+        let told = header(&headers, &CONTENT_TYPE);
+        let announced = header(&headers, &CONTENT_DIGEST);
         let got = Digest::of(&bytes);
         // Another algorithm's digest can't be compared, and need not be.
         let announced = announced.and_then(|text| text.parse().ok());
@@ -146,9 +167,8 @@ impl Registry {
             return Err(at.odd(&what, format!("{} bytes, and at most {limit} are read", blob.size)));
         }
         let call = blob_call(at, blob.digest, 0)?;
-        let response = self.transport.send(&call, &at.reads(), progress).await?;
         let most = usize::try_from(blob.size).unwrap_or(usize::MAX);
-        let bytes = self.transport.read(response, &what, most).await?;
+        let (_, bytes) = self.transport.fetch(&call, &at.reads(), most, progress).await?;
         let (host, want) = (at.host(), blob.size);
         if bytes.len() as u64 != want {
             let got = bytes.len() as u64;
@@ -286,27 +306,30 @@ impl Registry {
         let mut url = at.url("tags/list")?;
         url.query_pairs_mut().append_pair("n", PAGE);
         let mut all = Vec::new();
+        let mut read = 0;
         for _ in 0..MAX_PAGES {
             let call = Call::new(Method::GET, url.clone(), what.clone());
-            let response = self.transport.send(&call, &at.reads(), progress).await?;
-            let next = header(response.headers(), &LINK).and_then(|link| next_page(&link));
-            let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
+            let (headers, bytes) =
+                self.transport.fetch(&call, &at.reads(), MAX_DOCUMENT, progress).await?;
+            let next = at.next(&what, &url, &headers)?;
+            read += bytes.len();
+            if read > MAX_TAG_BYTES {
+                return Err(at.odd(&what, format!("more than {MAX_TAG_BYTES} bytes of tags")));
+            }
             let page: Page =
                 serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
             all.extend(page.tags.unwrap_or_default());
             if all.len() > MAX_TAGS {
                 return Err(at.odd(&what, format!("more than {MAX_TAGS} tags")));
             }
-            let Some(next) = next.and_then(|next| url.join(&next).ok()) else { return Ok(all) };
-            if next.origin() != at.base.origin() {
-                return Err(at.odd(&what, "the next page is at another host"));
-            }
+            let Some(next) = next else { return Ok(all) };
             url = next;
         }
         Err(at.odd(&what, format!("more than {MAX_PAGES} pages")))
     }
 
-    /// The registry's own list of what refers to a digest; none if it keeps no such list.
+    /// The registry's own list of what refers to a digest, page by page; none if it keeps no such
+    /// list.
     pub(crate) async fn listed_referrers(
         &self,
         at: &Repository,
@@ -314,25 +337,46 @@ impl Registry {
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<oci::Index>, RegistryError> {
         let what = format!("what refers to {} in {}", digest.short(), at.name);
-        let url = at.url(&format!("referrers/{digest}"))?;
-        let mut call = Call::new(Method::GET, url, what.clone());
-        call.headers.insert(ACCEPT, HeaderValue::from_static(oci::INDEX));
-        match self.transport.send(&call, &at.reads(), progress).await {
-            Ok(response) => {
-                let told = header(response.headers(), &CONTENT_TYPE).unwrap_or_default();
+        let access = at.reads();
+        let mut url = at.url(&format!("referrers/{digest}"))?;
+        let mut all: Option<oci::Index> = None;
+        for _ in 0..MAX_REFERRER_PAGES {
+            let mut call = Call::new(Method::GET, url.clone(), what.clone());
+            call.headers.insert(ACCEPT, HeaderValue::from_static(oci::INDEX));
+            let ask = || async {
+                let mut response = self.transport.attempt(&call, &access).await?;
+                let headers = std::mem::take(response.headers_mut());
+                let told = header(&headers, &CONTENT_TYPE).unwrap_or_default();
                 // Some answer every path with a page for people.
                 if told.split(';').next().map(str::trim) != Some(oci::INDEX) {
                     return Ok(None);
                 }
                 let bytes = self.transport.read(response, &what, MAX_DOCUMENT).await?;
-                let index = serde_json::from_slice(&bytes);
-                index.map(Some).map_err(|error| at.odd(&what, error.to_string()))
+                Ok(Some((headers, bytes)))
+            };
+            let (headers, bytes) = match self.transport.patiently(progress, ask).await {
+                Ok(Some(page)) => page,
+                Ok(None) if all.is_none() => return Ok(None),
+                Ok(None) => return Err(at.odd(&what, "the next page is no index")),
+                Err(
+                    RegistryError::NotFound { .. }
+                    | RegistryError::Status { status: 400..=499, .. },
+                ) if all.is_none() => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let next = at.next(&what, &url, &headers)?;
+            let mut page: oci::Index =
+                serde_json::from_slice(&bytes).map_err(|error| at.odd(&what, error.to_string()))?;
+            let before = all.take().map(|index| index.manifests).unwrap_or_default();
+            page.manifests.splice(0..0, before);
+            if page.manifests.len() > MAX_LISTED {
+                return Err(at.odd(&what, format!("more than {MAX_LISTED} artifacts")));
             }
-            Err(
-                RegistryError::NotFound { .. } | RegistryError::Status { status: 400..=499, .. },
-            ) => Ok(None),
-            Err(error) => Err(error),
+            let Some(next) = next else { return Ok(Some(page)) };
+            all = Some(page);
+            url = next;
         }
+        Err(at.odd(&what, format!("more than {MAX_REFERRER_PAGES} pages")))
     }
 }
 

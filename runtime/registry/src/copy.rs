@@ -15,12 +15,13 @@ use crate::api::{Document, Repository};
 use crate::client::Registry;
 use crate::content::Origin;
 use crate::error::RegistryError;
-use crate::images::Platforms;
+use crate::images::{self, Platforms};
 use crate::progress::Progress;
 use crate::push::Sent;
 
-/// Artifacts that refer to an image and are copied with it.
-const MAX_REFERRERS: usize = 64;
+/// Artifacts that refer to an image and are copied with it. One with more is not copied: a part of
+/// its signatures would pass for all of them.
+const MAX_REFERRERS: usize = 256;
 
 /// What was copied.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -62,9 +63,10 @@ impl Registry {
         let digest = image.digest.to_string();
         let tag = to.tag().unwrap_or(&digest).to_owned();
         let way = Way { source, target, reference: from.clone() };
-        self.copy_tree(&way, root, Some(&tag), &mut copied, &progress).await?;
         let referrers = self.referrers_at(&way.source, image.digest, &progress).await?;
-        for referrer in referrers.into_iter().take(MAX_REFERRERS) {
+        images::limit(from, "referrers", referrers.len() as u64, MAX_REFERRERS as u64)?;
+        self.copy_tree(&way, root, Some(&tag), &mut copied, &progress).await?;
+        for referrer in referrers {
             let selector = referrer.digest.to_string();
             let document = match self.document(&way.source, &selector, &progress).await {
                 Ok(document) => document,
@@ -76,7 +78,7 @@ impl Registry {
             self.copy_tree(&way, document, None, &mut copied, &progress).await?;
             let descriptor = Descriptor { size: descriptor.size, ..referrer };
             let document = Document { descriptor, bytes };
-            self.put_referrer(&way.target, image.digest, &document, &progress).await?;
+            self.put_beside(&way.target, image.digest, &document, &progress).await?;
             copied.referrers += 1;
         }
         Ok(copied)

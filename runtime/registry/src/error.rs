@@ -44,12 +44,17 @@ pub enum RegistryError {
     Length { host: String, what: String, want: u64, got: u64 },
     #[error("{what}: what {host} sent has digest {got} instead of {want}")]
     Digest { host: String, what: String, want: Digest, got: Digest },
+    #[error(
+        "{name} at {host} has signatures of cosign under {tag} that the image does not bring: \
+         sign or copy it with `cosign`, which joins them, or remove that tag"
+    )]
+    OtherSignatures { host: String, name: String, tag: String },
     #[error("{reference} is not for {wanted}: it is for {}", listed(.there))]
     Platform { reference: String, wanted: String, there: Vec<String> },
     #[error("{reference} is no image: it is of type `{media_type}`")]
     NotAnImage { reference: String, media_type: String },
     #[error("{reference} has {count} {what}: at most {most} are taken")]
-    TooMany { reference: String, what: &'static str, count: usize, most: usize },
+    TooMany { reference: String, what: &'static str, count: u64, most: u64 },
     #[error("{reference} is no package: no layer has a wick.toml")]
     NotAPackage { reference: String },
     #[error(
@@ -114,6 +119,7 @@ impl Reason for RegistryError {
             Self::Busy { .. } => "registry-busy",
             Self::Status { .. } | Self::Redirect { .. } | Self::Answer { .. } => "registry-failed",
             Self::Length { .. } | Self::Digest { .. } => "damaged-transfer",
+            Self::OtherSignatures { .. } => "other-signatures",
             Self::Platform { .. } => "no-platform",
             Self::NotAnImage { .. } | Self::TooMany { .. } | Self::NotAPackage { .. } => {
                 "unsuitable-image"

@@ -19,6 +19,11 @@ const MAX_MANIFESTS: usize = 64;
 /// Layers of an image: overlay file systems stop near here.
 const MAX_LAYERS: usize = 127;
 
+/// Documents of an image with all that is below it, and their bytes: they are in memory until all
+/// else has moved. A hundred platforms with attestations are half of that.
+const MAX_DOCUMENTS: usize = 512;
+const MAX_DOCUMENT_BYTES: u64 = 32 << 20;
+
 /// Which parts of an image are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Platforms {
@@ -36,6 +41,8 @@ pub(crate) struct Tree {
     /// Configs and layers, each once.
     pub(crate) leaves: Vec<Descriptor>,
     seen: BTreeSet<Digest>,
+    /// Documents that were asked for, and their bytes.
+    asked: (usize, u64),
 }
 
 // === impl Tree ===
@@ -65,6 +72,14 @@ impl Tree {
         if self.seen.insert(document.descriptor.digest) {
             self.documents.push(document);
         }
+    }
+
+    /// Count a document before it is asked for.
+    fn ask(&mut self, reference: &Reference, document: &Descriptor) -> Result<(), RegistryError> {
+        let (count, bytes) = self.asked;
+        self.asked = (count + 1, bytes.saturating_add(document.size));
+        limit(reference, "documents", self.asked.0 as u64, MAX_DOCUMENTS as u64)?;
+        limit(reference, "bytes of documents", self.asked.1, MAX_DOCUMENT_BYTES)
     }
 }
 
@@ -128,14 +143,30 @@ impl Registry {
             let chosen = choose(reference, &index)?;
             others.extend(index.manifests.iter().filter(|it| is_sibling(it, &chosen)).cloned());
             parents.push(next);
-            next = self.child(at, &chosen, progress).await?;
+            next = self.child((at, reference), &chosen, tree, progress).await?;
         }
         let image = parse_image(at, reference, &next)?;
         let layers: BTreeSet<_> = image.layers.iter().map(|layer| layer.digest).collect();
         tree.add(next, image);
         for other in others {
-            let document = self.child(at, &other, progress).await?;
-            let image = parse_image(at, reference, &document)?;
+            // Nothing that this machine runs depends on it. A signature is for the index, which
+            // names the manifest that was chosen; the others' bytes prove nothing here, and who
+            // needs them finds that they are missing.
+            let (document, image) = match self
+                .sibling((at, reference), &other, tree, progress)
+                .await
+            {
+                Ok(sibling) => sibling,
+                Err(error) => {
+                    let manifest = other.digest;
+                    tracing::warn!(%reference, %manifest, %error, "another platform was left out");
+                    // Who fails for a while would be waited for at each of them.
+                    if error.is_transient() {
+                        break;
+                    }
+                    continue;
+                }
+            };
             // Ours for another processor: it costs a few hundred bytes, and keeps the image whole.
             if image.layers.iter().all(|layer| layers.contains(&layer.digest)) {
                 tree.add(document, image);
@@ -158,7 +189,10 @@ impl Registry {
         }
         if oci::is_index(&document.descriptor.media_type) {
             for child in parse_index(at, reference, &document)?.manifests {
-                let child = self.child(at, &child, progress).await?;
+                if tree.seen.contains(&child.digest) {
+                    continue;
+                }
+                let child = self.child((at, reference), &child, tree, progress).await?;
                 let below = self.all((at, reference), child, depth + 1, tree, progress);
                 Box::pin(below).await?;
             }
@@ -170,18 +204,39 @@ impl Registry {
         Ok(())
     }
 
+    /// The manifest of another platform.
+    async fn sibling(
+        &self,
+        (at, reference): (&Repository, &Reference),
+        wanted: &Descriptor,
+        tree: &mut Tree,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(Document, Image), RegistryError> {
+        let document = self.child((at, reference), wanted, tree, progress).await?;
+        let image = parse_image(at, reference, &document)?;
+        Ok((document, image))
+    }
+
     /// A document that another refers to, checked against what that says.
     async fn child(
         &self,
-        at: &Repository,
+        (at, reference): (&Repository, &Reference),
         wanted: &Descriptor,
+        tree: &mut Tree,
         progress: &Arc<dyn Progress>,
     ) -> Result<Document, RegistryError> {
+        tree.ask(reference, wanted)?;
         let document = self.document(at, &wanted.digest.to_string(), progress).await?;
+        let what = || format!("{}@{}", at.name, wanted.digest);
         let (want, got) = (wanted.size, document.descriptor.size);
         if want != got {
-            let what = format!("{}@{}", at.name, wanted.digest);
-            return Err(RegistryError::Length { host: at.host(), what, want, got });
+            return Err(RegistryError::Length { host: at.host(), what: what(), want, got });
+        }
+        let (want, got) = (&wanted.media_type, &document.descriptor.media_type);
+        if oci::is_index(want) != oci::is_index(got) {
+            // It could be stored and not be opened again: that is done by what the index says.
+            let why = format!("it is of type `{got}`, and its index says `{want}`");
+            return Err(at.odd(&what(), why));
         }
         Ok(document)
     }
@@ -193,7 +248,7 @@ fn parse_index(
     document: &Document,
 ) -> Result<Index, RegistryError> {
     let index: Index = document.parse(at)?;
-    limit(reference, "manifests", index.manifests.len(), MAX_MANIFESTS)?;
+    limit(reference, "manifests", index.manifests.len() as u64, MAX_MANIFESTS as u64)?;
     Ok(index)
 }
 
@@ -208,15 +263,16 @@ fn parse_image(
         return Err(RegistryError::NotAnImage { reference, media_type });
     }
     let image: Image = document.parse(at)?;
-    limit(reference, "layers", image.layers.len(), MAX_LAYERS)?;
+    limit(reference, "layers", image.layers.len() as u64, MAX_LAYERS as u64)?;
     Ok(image)
 }
 
-fn limit(
+/// Refuse what is more than is taken.
+pub(crate) fn limit(
     reference: &Reference,
     what: &'static str,
-    count: usize,
-    most: usize,
+    count: u64,
+    most: u64,
 ) -> Result<(), RegistryError> {
     if count <= most {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Packages travel: pull, push and copy images of any OCI registry, and keep them in a store that
-//! all commands of a machine share.
+//! Packages travel: pull, push and copy images of any OCI registry, or in one file where there is
+//! none, and keep them in a store that all commands of a machine share.
 //!
 //! ```text
 //!  registry ──GET──▶ download ──bytes──▶ sink: hash and write ──fsync, rename──▶ store
@@ -13,15 +13,18 @@
 //! nothing of Kubernetes and MQTT, and nothing of what a signature says: it carries them.
 
 mod api;
+mod bundle;
 mod challenge;
 mod client;
 mod content;
 mod copy;
+mod cosign;
 mod credentials;
 mod download;
 mod error;
 mod images;
 mod inspect;
+mod load;
 mod progress;
 mod pull;
 mod push;
@@ -32,10 +35,12 @@ mod store;
 mod tokens;
 mod transport;
 
+pub use bundle::{Bundle, BundleError, Bundled};
 pub use client::Registry;
 pub use copy::Copied;
 pub use error::RegistryError;
 pub use inspect::Inspected;
+pub use load::{Incoming, LoadError, Loaded};
 pub use progress::Progress;
 pub use pull::Pulled;
 pub use push::Pushed;
@@ -43,4 +48,4 @@ pub use referrers::Artifact;
 pub use retry::Backoff;
 pub use settings::{Credentials, PlainHttp, Settings, SettingsError};
 pub use store::gc;
-pub use store::{Fault, Lease, Report, Store, StoreError, StoredImage, Swept, Work};
+pub use store::{Damaged, Fault, Lease, Report, Store, StoreError, StoredImage, Swept, Work};

@@ -78,7 +78,7 @@ impl Registry {
             let bytes = Bytes::from(layout.document(&referrer, "manifest")?);
             pushed.moved += bytes.len() as u64;
             let document = Document { descriptor: referrer, bytes };
-            self.put_referrer(&at, image.digest, &document, &progress).await?;
+            self.put_beside(&at, image.digest, &document, &progress).await?;
             pushed.referrers += 1;
         }
         Ok(pushed)

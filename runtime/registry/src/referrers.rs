@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wick_package::oci::{self, Annotations, Descriptor, Image, Index};
+use wick_package::signature::fallback_tag;
 use wick_package::{Digest, Reference};
 
 use crate::api::{Document, Repository};
 use crate::client::Registry;
+use crate::cosign;
 use crate::download::blocking;
 use crate::error::RegistryError;
 use crate::progress::Progress;
@@ -20,8 +22,11 @@ use crate::store::{Lease, Store, StoreError};
 const MAX_REFERRERS: usize = 64;
 const MAX_ARTIFACT: u64 = 4 << 20;
 
+/// Blobs of an artifact: its config, and a layer for each signature.
+const MAX_BLOBS: usize = 65;
+
 /// Longest type of an artifact that is kept: a media type, which RFC 6838 bounds.
-const MAX_TYPE: usize = 255;
+pub(crate) const MAX_TYPE: usize = 255;
 
 /// Tries to change the list under a tag, which others may change at the same time.
 const MAX_RACES: usize = 5;
@@ -100,7 +105,7 @@ impl Registry {
         self.referrers_at(&at, image, &progress).await
     }
 
-    /// Get an artifact: its manifest, and the bytes of its layers. It must be small.
+    /// Get the manifest of an artifact that refers to an image.
     ///
     /// # Errors
     /// The registry fails or lies.
@@ -108,16 +113,23 @@ impl Registry {
         &self,
         reference: &Reference,
         artifact: &Descriptor,
-    ) -> Result<(Image, Vec<Bytes>), RegistryError> {
+    ) -> Result<Bytes, RegistryError> {
         let progress: Arc<dyn Progress> = Arc::new(());
         let at = self.repository(reference)?;
-        let document = self.document(&at, &artifact.digest.to_string(), &progress).await?;
-        let image: Image = document.parse(&at)?;
-        let mut layers = Vec::new();
-        for layer in &image.layers {
-            layers.push(self.small_blob(&at, layer, MAX_ARTIFACT, &progress).await?);
-        }
-        Ok((image, layers))
+        Ok(self.document(&at, &artifact.digest.to_string(), &progress).await?.bytes)
+    }
+
+    /// Get a blob of an artifact. It must be small.
+    ///
+    /// # Errors
+    /// The registry fails or lies.
+    pub async fn artifact_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+    ) -> Result<Bytes, RegistryError> {
+        let progress: Arc<dyn Progress> = Arc::new(());
+        self.small_blob(&self.repository(reference)?, blob, MAX_ARTIFACT, &progress).await
     }
 
     /// Attach an artifact to an image that is at the registry, and say what it became.
@@ -148,15 +160,34 @@ impl Registry {
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<Descriptor>, RegistryError> {
         let listed = self.listed_referrers(at, image, progress).await?;
-        let index = match listed {
+        let mut index = match listed {
             Some(index) => index,
             None => self.tagged_referrers(at, image, progress).await?.0,
         };
+        cosign::unmark(&mut index.manifests);
+        // First, since a long list is cut.
+        if let Some(tagged) = self.tagged_signatures(at, image, progress).await? {
+            index.manifests.insert(0, tagged.descriptor);
+        }
         Ok(index.manifests)
     }
 
+    /// Store what refers to an image where it belongs: among the referrers, or under cosign's tag.
+    pub(crate) async fn put_beside(
+        &self,
+        at: &Repository,
+        image: Digest,
+        manifest: &Document,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(), RegistryError> {
+        match cosign::is_tagged(&manifest.descriptor) {
+            true => self.put_tagged_signatures(at, image, manifest, progress).await,
+            false => self.put_referrer(at, image, manifest, progress).await,
+        }
+    }
+
     /// Store a manifest that refers to an image, and see to it that it is listed.
-    pub(crate) async fn put_referrer(
+    async fn put_referrer(
         &self,
         at: &Repository,
         image: Digest,
@@ -194,36 +225,65 @@ impl Registry {
     ) -> Result<Brought, RegistryError> {
         let known = store.referrers(image)?;
         let mut brought = Brought::default();
-        for referrer in
-            self.referrers_at(at, image, progress).await?.into_iter().take(MAX_REFERRERS)
-        {
+        let listed = self.referrers_at(at, image, progress).await?;
+        if listed.len() > MAX_REFERRERS {
+            let count = listed.len();
+            tracing::warn!(%image, count, "only {MAX_REFERRERS} of what refers to it are pulled");
+        }
+        for referrer in listed.into_iter().take(MAX_REFERRERS) {
             if known.iter().any(|known| known.digest == referrer.digest) {
                 brought.count += 1;
                 continue;
             }
-            let manifest = match self.document(at, &referrer.digest.to_string(), progress).await {
-                Ok(manifest) => manifest,
-                // The list names what was deleted.
-                Err(RegistryError::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let Ok(parsed) = manifest.parse::<Image>(at) else { continue };
-            let subject = parsed.subject.as_ref().map(|subject| subject.digest);
-            let leaves: Vec<_> = std::iter::once(parsed.config).chain(parsed.layers).collect();
-            let size: u64 = leaves.iter().map(|leaf| leaf.size).sum();
-            if subject != Some(image) || size > MAX_ARTIFACT {
-                tracing::debug!(referrer = %referrer.digest, "left out: large, or of another");
-                continue;
+            match self.bring(at, image, &referrer, progress).await {
+                Ok(Some((manifest, blobs))) => {
+                    let blob_bytes: usize = blobs.iter().map(Bytes::len).sum();
+                    brought.count += 1;
+                    brought.bytes += blob_bytes as u64 + manifest.descriptor.size;
+                    keep(store, lease, image, referrer, manifest, blobs).await?;
+                }
+                Ok(None) => {}
+                Err(error) if error.is_transient() => return Err(error),
+                // One that is damaged hides no other.
+                Err(error) => {
+                    let referrer = referrer.digest;
+                    tracing::warn!(%referrer, %error, "what refers to an image is passed over");
+                }
             }
-            let mut blobs = Vec::new();
-            for leaf in &leaves {
-                blobs.push(self.small_blob(at, leaf, MAX_ARTIFACT, progress).await?);
-            }
-            brought.count += 1;
-            brought.bytes += size + manifest.descriptor.size;
-            keep(store, lease, image, referrer, manifest, blobs).await?;
         }
         Ok(brought)
+    }
+
+    /// Get an artifact with its blobs; none if it is gone, large, or another image's.
+    async fn bring(
+        &self,
+        at: &Repository,
+        image: Digest,
+        referrer: &Descriptor,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Option<(Document, Vec<Bytes>)>, RegistryError> {
+        let manifest = match self.document(at, &referrer.digest.to_string(), progress).await {
+            // The list names what was deleted.
+            Err(RegistryError::NotFound { .. }) => return Ok(None),
+            other => other?,
+        };
+        let Ok(parsed) = manifest.parse::<Image>(at) else { return Ok(None) };
+        let subject = parsed.subject.as_ref().map(|subject| subject.digest);
+        let ours = subject == Some(image) || (subject.is_none() && cosign::is_tagged(referrer));
+        let mut leaves: Vec<_> = std::iter::once(parsed.config).chain(parsed.layers).collect();
+        let size = leaves.iter().fold(0, |sum: u64, leaf| sum.saturating_add(leaf.size));
+        if !ours || size > MAX_ARTIFACT || leaves.len() > MAX_BLOBS {
+            tracing::debug!(referrer = %referrer.digest, "left out: large, or of another");
+            return Ok(None);
+        }
+        // Two keys sign one payload.
+        leaves.sort_by_key(|leaf| leaf.digest);
+        leaves.dedup_by_key(|leaf| leaf.digest);
+        let mut blobs = Vec::new();
+        for leaf in &leaves {
+            blobs.push(self.small_blob(at, leaf, MAX_ARTIFACT, progress).await?);
+        }
+        Ok(Some((manifest, blobs)))
     }
 
     /// The list that clients keep, and whether there is one.
@@ -299,9 +359,4 @@ async fn keep(
         store.attach(&lease, image, &entry)
     })
     .await
-}
-
-/// The tag that stands for what refers to a digest.
-fn fallback_tag(image: Digest) -> String {
-    format!("sha256-{}", image.hex())
 }

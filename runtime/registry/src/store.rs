@@ -34,8 +34,8 @@ pub use check::{Fault, Report};
 pub use index::StoredImage;
 pub(crate) use ingest::{Claim, Ingest};
 pub use lease::Lease;
-pub use sweep::Swept;
-pub(crate) use walk::parts;
+pub use sweep::{Damaged, Swept};
+pub(crate) use walk::{Parts, parts};
 pub use work::Work;
 
 /// Below the user's folder for data.
@@ -134,11 +134,20 @@ impl Store {
     /// # Errors
     /// It is damaged, or is no package.
     pub fn open_package(&self, image: &Descriptor) -> Result<(Package, Lease), StoreError> {
+        let lease = self.hold(image)?;
+        Ok((Package::open_image(&self.root, image.digest)?, lease))
+    }
+
+    /// A lease on an image that is used from now on. Only its documents are read: whoever asks for
+    /// signatures has not looked at them yet.
+    ///
+    /// # Errors
+    /// Its documents are damaged, or not here.
+    pub fn hold(&self, image: &Descriptor) -> Result<Lease, StoreError> {
         let lease = self.lease()?;
         lease.protect_image(image)?;
-        let package = Package::open_image(&self.root, image.digest)?;
         self.used(image.digest)?;
-        Ok((package, lease))
+        Ok(lease)
     }
 
     /// Store a small blob.

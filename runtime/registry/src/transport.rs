@@ -113,10 +113,40 @@ impl Transport {
         access: &Access,
         progress: &Arc<dyn Progress>,
     ) -> Result<Response, RegistryError> {
+        self.patiently(progress, || self.attempt(call, access)).await
+    }
+
+    /// Send it and read the answer, which must be short. An answer that is cut is as much a
+    /// failure as none: both are tried again within one count.
+    pub(crate) async fn fetch(
+        &self,
+        call: &Call,
+        access: &Access,
+        limit: usize,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(HeaderMap, Bytes), RegistryError> {
+        let ask = || async {
+            let mut response = self.attempt(call, access).await?;
+            let headers = std::mem::take(response.headers_mut());
+            let bytes = self.read(response, &call.what, limit).await?;
+            Ok((headers, bytes))
+        };
+        self.patiently(progress, ask).await
+    }
+
+    /// Do something until it goes well, or fails with what does not pass, or too often.
+    pub(crate) async fn patiently<T, F>(
+        &self,
+        progress: &Arc<dyn Progress>,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
         let mut failures = 0;
         loop {
-            let error = match self.attempt(call, access).await {
-                Ok(response) => return Ok(response),
+            let error = match attempt().await {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             failures += 1;

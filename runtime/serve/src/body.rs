@@ -40,11 +40,19 @@ pub struct BodyLimits {
     /// Most bytes.
     pub max: u64,
     /// Who set `max`, for the error.
-    pub whose: String,
+    pub whose: Whose,
     /// Time from the headers to the last byte.
     pub timeout: Duration,
     /// Offset in the body that should be aligned: where binary tensors start.
     pub align_at: usize,
+}
+
+/// Who has set a limit, in words. Every request carries one, and few need it: it is made once.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    Fixed(&'static str),
+    /// Of something that was loaded.
+    Loaded(Arc<str>),
 }
 
 /// Bytes of bodies that all requests together may hold.
@@ -234,6 +242,23 @@ impl http_body::Body for Pieces {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.len)
+    }
+}
+
+// === impl Whose ===
+
+impl From<&'static str> for Whose {
+    fn from(text: &'static str) -> Self {
+        Self::Fixed(text)
+    }
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(text) => f.write_str(text),
+            Self::Loaded(text) => f.write_str(text),
+        }
     }
 }
 

@@ -272,7 +272,7 @@ async fn body_of<T: for<'a> Deserialize<'a> + Default>(
 ) -> Result<T, Failure> {
     let limits = BodyLimits {
         max: MAX_BODY,
-        whose: "requests to the repository".to_owned(),
+        whose: "requests to the repository".into(),
         timeout: app.body_timeout,
         align_at: 0,
     };

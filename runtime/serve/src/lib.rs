@@ -13,6 +13,7 @@
 
 mod admission;
 mod auth;
+mod awake;
 mod body;
 mod call;
 pub mod codec;

@@ -30,9 +30,9 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use wick_package::error_text;
 
 use crate::repository::Repository;
-use crate::respond::chain;
 
 use dedup::{Memory, MemoryLimits, Refusals};
 use flow::{Effect, Flow, FlowLimits, JobId};
@@ -145,7 +145,7 @@ impl Mqtt {
             };
             let pause = backoff::pause(failures, random.hash_one(began));
             if failures == 1 || logged.lets_through(Instant::now()).is_some() {
-                let (broker, error) = (&self.settings.broker, chain(&error));
+                let (broker, error) = (&self.settings.broker, error_text(&error));
                 tracing::warn!(%broker, error, retry_in = ?pause, "no connection to the broker");
             }
             tokio::select! {

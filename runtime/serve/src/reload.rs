@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
-
-use crate::respond;
+use wick_package::error_text;
 
 /// How often files are looked at. Certificates and tokens are renewed hours before the old ones
 /// end, so a second is soon, and a few `stat` a second cost nothing.
@@ -104,7 +103,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                     }
                 }
                 Ok(Err(error)) => {
-                    let error = respond::chain(&error);
+                    let error = error_text(&error);
                     tracing::warn!(what = self.what, error, "not taken: the old one holds");
                 }
                 // The runtime is shutting down.

@@ -38,11 +38,10 @@ use prometheus::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use wick_engine::{Engine, Grants, GraphStatus, Model, ModelKind};
-use wick_package::{Package, Reason as _};
+use wick_package::{Package, Reason as _, error_text};
 
 use crate::cores::Cores;
 use crate::metrics::Metrics;
-use crate::respond;
 use state::{Attempt, Event};
 
 pub use error::RepositoryError;
@@ -279,7 +278,7 @@ impl Repository {
             Err(error) => tracing::warn!(
                 model = name,
                 code = error.code(),
-                error = respond::chain(error),
+                error = error_text(error),
                 "reload failed; the version that was live goes on serving"
             ),
         }
@@ -431,7 +430,7 @@ impl Slot {
 
     fn failed(&self, error: &RepositoryError) {
         self.on(Event::Failed);
-        self.report.lock().last_error = Some((error.code(), respond::chain(error)));
+        self.report.lock().last_error = Some((error.code(), error_text(error)));
     }
 
     /// The policy does not want it.

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use wick_engine::InferError;
 use wick_package::Reason;
 
+use crate::body::Whose;
 use crate::codec::{DecodeError, EncodeError, clip};
 use crate::compression;
 use crate::repository::State;
@@ -50,7 +51,7 @@ pub enum Failure {
     #[error("the only Transfer-Encoding is `chunked`, once: send Content-Length, or that")]
     TransferCoding,
     #[error("the body is larger than {limit} bytes, which is the limit of {whose}")]
-    TooLarge { limit: u64, whose: String },
+    TooLarge { limit: u64, whose: Whose },
     #[error("the body did not arrive within {0:?}")]
     SlowBody(Duration),
     #[error("the body broke off: {0}")]
@@ -315,18 +316,6 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
 
 fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| b"{}".to_vec())
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

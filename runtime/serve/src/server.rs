@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use crate::awake::Awake;
 use crate::eager::Eager;
 use crate::edge;
 use crate::io::Prompt;
@@ -160,7 +161,7 @@ impl Bound {
                 header_timeout: self.settings.header_timeout,
                 write_timeout: self.settings.write_timeout,
             };
-            let stream = WriteTimeout::new(stream, self.settings.write_timeout);
+            let stream = WriteTimeout::new(Awake::new(stream), self.settings.write_timeout);
             match self.settings.tls.clone() {
                 None => connections.spawn(Eager::new(connection.run(stream))),
                 Some(tls) => {
@@ -287,7 +288,12 @@ struct Connection {
 
 impl Connection {
     /// Shake hands first, in the time that a client has for its headers.
-    async fn secure(self, stream: WriteTimeout<TcpStream>, tls: Tls, stop: CancellationToken) {
+    async fn secure(
+        self,
+        stream: WriteTimeout<Awake<TcpStream>>,
+        tls: Tls,
+        stop: CancellationToken,
+    ) {
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(self.header_timeout, tls.accept(stream)) => shaken,
             // No request has been begun.

@@ -155,6 +155,20 @@ pub fn without_shape() -> Vec<u8> {
     model.build()
 }
 
+/// A protobuf field with bytes, to be put behind a model: a message that is there in parts is joined
+/// by every reader.
+pub fn field(number: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    let mut len = body.len();
+    while len >= 0x80 {
+        bytes.push((len as u8 & 0x7f) | 0x80);
+        len >>= 7;
+    }
+    bytes.push(len as u8);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
 fn encode(model: &tract_onnx::pb::ModelProto) -> Vec<u8> {
     model.encode_to_vec()
 }

@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, check, completions, copy, images, import, infer, inspect, key, list, new,
-    operator, pack, pull, push, run, shim, sign, token, verify, worker,
+    backend, bench, bundle, check, completions, copy, images, import, infer, inspect, key, list,
+    load, new, operator, pack, pull, push, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -61,6 +61,8 @@ pub enum Command {
     Push(push::PushArgs),
     Pull(pull::PullArgs),
     Copy(copy::CopyArgs),
+    Bundle(bundle::BundleArgs),
+    Load(load::LoadArgs),
     List(list::ListArgs),
     Images(images::ImagesArgs),
     Rm(images::RmArgs),

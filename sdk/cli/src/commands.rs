@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod bundle;
 pub mod check;
 pub mod completions;
 pub mod copy;
@@ -11,6 +12,7 @@ pub mod infer;
 pub mod inspect;
 pub mod key;
 pub mod list;
+pub mod load;
 pub mod new;
 pub mod operator;
 pub mod pack;
@@ -65,6 +67,8 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Verify(args) => verify::run(&args, format).map(done),
         Command::Push(args) => push::run(&args, format).map(done),
         Command::Pull(args) => pull::run(&args, format).map(done),
+        Command::Bundle(args) => bundle::run(&args, format).map(done),
+        Command::Load(args) => load::run(&args, format).map(done),
         Command::Copy(args) => copy::run(&args, format).map(done),
         Command::List(args) => list::run(&args, format).map(done),
         Command::Images(args) => images::list(&args, format).map(done),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use wick_package::{OpenError, Reason};
-use wick_registry::StoreError;
+use wick_registry::{BundleError, LoadError, StoreError};
 use wick_serve::RepositoryError;
 
 use crate::exit::Exit;
@@ -80,6 +80,23 @@ impl Failure {
     pub fn stored(error: &StoreError) -> Self {
         match error {
             StoreError::Open(error) => Self::open(error),
+            _ => Self::of(error),
+        }
+    }
+
+    /// A bundle that was not written.
+    pub fn bundle(error: &BundleError) -> Self {
+        match error {
+            BundleError::Store(error) => Self::stored(error),
+            BundleError::Write(error) => Self::of(error),
+        }
+    }
+
+    /// A file that was not loaded.
+    pub fn load(error: &LoadError) -> Self {
+        match error {
+            LoadError::Open(error) => Self::open(error),
+            LoadError::Store(error) => Self::stored(error),
             _ => Self::of(error),
         }
     }
@@ -221,13 +238,11 @@ fn exit_of(code: &str) -> Exit {
         | "model-twice" | "bad-key" | "bad-signature" | "not-packed" | "no-platform"
         | "unsuitable-image" | "incomplete-image" | "damaged-store" | "other-format"
         | "unknown-format" | "no-single-model" | "model-invalid" | "leaves-folder"
-        | "source-too-large" | "wrong-digest" | "damaged-artifact" | "not-a-model" | "bad-file" => {
-            Exit::BadData
-        }
+        | "source-too-large" | "wrong-digest" | "damaged-artifact" | "not-a-model" | "bad-file"
+        | "weights-elsewhere" => Exit::BadData,
         "bad-settings" | "ambiguous-digest" | "bad-source" => Exit::Usage,
-        "cannot-write" | "exists" | "output-occupied" | "disk-full" | "store-unusable" => {
-            Exit::CannotCreate
-        }
+        "cannot-write" | "exists" | "other-signatures" | "output-occupied" | "too-many-blobs"
+        | "disk-full" | "store-unusable" => Exit::CannotCreate,
         "unsigned"
         | "signature-by-another"
         | "signature-for-another"
@@ -261,7 +276,10 @@ fn help_of(code: &str) -> Option<&'static str> {
         }
         "damaged-store" => "`wick images --check` says what is damaged",
         "not-granted" => "grant it with --grant-network, --grant-env or --grant-mount",
-        "unsigned" => "sign it with `wick sign`, or name its envelope with --envelope",
+        "unsigned" => {
+            "sign it with `wick sign`, name its envelope with --envelope, or ask its registry \
+             again with --pull always"
+        }
         "not-packed" => "`wick pack` writes an image; sign and run that",
         "passphrase" => "give it with WICK_KEY_PASSPHRASE or --passphrase-file",
         "guest-failed" => "its own output is in the log: try again with --log-level debug",

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wick_package::oci::Descriptor;
 use wick_package::signature::{
-    BUNDLE_TYPE, Envelope, Gate, NODE_STORE, NodeStore, Policy, Referrer, Signature, read_envelope,
+    Envelope, Gate, NODE_STORE, NodeStore, Policy, TrustedKey, read_envelope,
 };
-use wick_package::{Digest, Layout, Package, Reference};
+use wick_package::{ManifestErrors, Package, Reference};
 use wick_registry::Store;
 use wick_serve::Opener;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::keys;
-use crate::registries::{self, StoreArgs};
+use crate::registries::{self, ImageArgs};
+use crate::{keys, signatures};
 
 /// Flags about where signatures are.
 #[derive(Debug, Clone, clap::Args)]
@@ -82,9 +81,9 @@ impl PolicyArgs {
     ///
     /// # Errors
     /// The store can't be read.
-    pub fn know(&mut self, asked: &Path, path: &Path, store: &StoreArgs) -> Outcome {
+    pub fn know(&mut self, asked: &Path, path: &Path, images: &ImageArgs) -> Outcome {
         match &mut self.gate {
-            Some(gate) => know(gate, asked, path, &store.store()?),
+            Some(gate) => know(gate, asked, path, &images.store()?),
             None => Ok(()),
         }
     }
@@ -116,36 +115,19 @@ impl PolicyArgs {
 /// The store can't be read.
 pub fn know(gate: &mut Gate, asked: &Path, path: &Path, store: &Store) -> Outcome {
     let Some(asked) = registries::name_of(asked) else { return Ok(()) };
-    let stored = |error: &wick_registry::StoreError| Failure::stored(error);
-    let image = store.find(asked).map_err(|error| stored(&error))?;
+    let image = store.find(asked).map_err(|error| Failure::stored(&error))?;
     // The beginning of a digest is no name.
     let name = asked.parse::<Reference>().ok().filter(|name| image.answers(name));
     gate.names.extend(name.map(|name| (path.to_owned(), name)));
-    let layout = store.layout().map_err(|error| stored(&error))?;
-    let mut signatures = Vec::new();
     let digest = image.digest();
-    for referrer in store.referrers(digest).map_err(|error| stored(&error))? {
-        match signature(&layout, &referrer, digest) {
-            Ok(found) => signatures.extend(found),
-            // Others' artifacts are no reason to stop.
-            Err(error) => tracing::warn!("{} is passed over: {error:#}", referrer.digest),
+    for signature in signatures::stored(store, digest)? {
+        // One by one: others may have put more there than an envelope holds.
+        match Envelope::new(digest, Vec::new(), vec![signature]) {
+            Ok(envelope) => gate.envelopes.push(envelope),
+            Err(error) => tracing::warn!("a signature of {digest} is passed over: {error:#}"),
         }
     }
-    let envelope = Envelope::new(digest, Vec::new(), signatures);
-    gate.envelopes.push(envelope.map_err(|error| Failure::of(&error))?);
     Ok(())
-}
-
-/// The signature that an artifact holds, if it holds one.
-fn signature(
-    layout: &Layout,
-    referrer: &Descriptor,
-    image: Digest,
-) -> anyhow::Result<Option<Signature>> {
-    let manifest = layout.document(referrer, "manifest of a signature")?;
-    let Some(bundle) = Referrer::bundle_of(&manifest, image)? else { return Ok(None) };
-    let bundle = Descriptor::new(BUNDLE_TYPE, bundle.digest, bundle.size);
-    Ok(Some(Signature::from_bundle(&layout.document(&bundle, "bundle of a signature")?)?))
 }
 
 fn named(path: &Path) -> Outcome<Envelope> {
@@ -156,18 +138,41 @@ fn named(path: &Path) -> Outcome<Envelope> {
     })
 }
 
+/// Keys of files that were named, each known by its file.
+///
+/// # Errors
+/// One can't be read, or is none.
+pub fn trusted(files: &[PathBuf]) -> Outcome<Vec<TrustedKey>> {
+    let trusted = |path: &PathBuf| {
+        let key = keys::public_key(path)?;
+        Ok(TrustedKey { name: path.display().to_string(), key })
+    };
+    files.iter().map(trusted).collect()
+}
+
 /// Read a policy; the keys that it names are beside it.
 ///
 /// # Errors
 /// It can't be read, or has mistakes: all of them.
 pub fn read(path: &Path) -> Outcome<Policy> {
+    read_whole(path).map(|(policy, _)| policy)
+}
+
+/// As [`read`], with the policy's text that has its keys in it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_whole(path: &Path) -> Outcome<(Policy, String)> {
     let text = keys::read(path)?;
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let load = |file: &str| std::fs::read_to_string(folder.join(file));
-    Policy::parse(&text, path, &load).map_err(|errors| {
-        let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
-        Failure::new(Exit::BadData, "bad-policy", &errors)
-            .detail("mistakes", mistakes)
-            .help("see docs/signing.md for every key of a policy")
-    })
+    Policy::embed(&text, path, &load).map_err(|errors| mistakes(&errors))
+}
+
+/// A policy with mistakes.
+pub fn mistakes(errors: &ManifestErrors) -> Failure {
+    let mistakes = serde_json::to_value(errors.mistakes()).unwrap_or_default();
+    Failure::new(Exit::BadData, "bad-policy", errors)
+        .detail("mistakes", mistakes)
+        .help("see docs/signing.md for every key of a policy")
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use wick_package::Reference;
 use wick_package::oci::Descriptor;
-use wick_registry::{Credentials, Lease, PlainHttp, Progress, Registry, Settings, Store};
+use wick_registry::{
+    Credentials, Lease, PlainHttp, Progress, Registry, Settings, Store, StoredImage,
+};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -70,6 +72,15 @@ pub struct StoreArgs {
     /// The folder with images; ~/.local/share/wick/store otherwise
     #[arg(long, value_name = "DIR", env = "WICK_STORE")]
     store: Option<PathBuf>,
+}
+
+/// Flags of commands for which an image may be in the store or at a registry.
+#[derive(Debug, Default, clap::Args)]
+pub struct ImageArgs {
+    #[command(flatten)]
+    registries: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// When `wick run` asks the registry.
@@ -140,12 +151,32 @@ impl StoreArgs {
     }
 }
 
+// === impl ImageArgs ===
+
+impl ImageArgs {
+    /// # Errors
+    /// An authority can't be read.
+    pub fn registry(&self) -> Outcome<Registry> {
+        self.registries.registry()
+    }
+
+    /// # Errors
+    /// There is no place for it, or it can't be written.
+    pub fn store(&self) -> Outcome<Store> {
+        self.store.store()
+    }
+}
+
 // === impl Bar ===
 
 impl Bar {
     pub fn new(format: Format, what: &Reference) -> Arc<Self> {
+        Self::titled(format, what.repository())
+    }
+
+    pub fn titled(format: Format, what: &str) -> Arc<Self> {
         let bar = output::progress(format, Some(0), TEMPLATE);
-        bar.set_message(what.repository().to_owned());
+        bar.set_message(what.to_owned());
         Arc::new(Self(bar))
     }
 
@@ -205,8 +236,7 @@ pub fn reference(text: &str) -> Outcome<Reference> {
 /// An image can't be pulled, or is not here and may not be.
 pub fn have_all(
     packages: &[PathBuf],
-    registries: &RegistryArgs,
-    store: &StoreArgs,
+    images: &ImageArgs,
     policy: PullPolicy,
     format: Format,
 ) -> Outcome<(Vec<PathBuf>, Vec<Held>)> {
@@ -215,7 +245,8 @@ pub fn have_all(
         match name_of(package) {
             None => paths.push(package.clone()),
             Some(name) => {
-                let image = have(name, registries, &store.store()?, policy, format)?;
+                let store = images.store()?;
+                let image = hold(&store, &have(name, images, &store, policy, format)?)?;
                 paths.push(image.path.clone());
                 held.push(image);
             }
@@ -236,19 +267,21 @@ pub fn is_whole_name(name: &str) -> bool {
     name.contains(['/', ':'])
 }
 
-/// Have an image in the store.
-fn have(
+/// Have an image in the store, whatever it is an image of.
+///
+/// # Errors
+/// It can't be pulled, or is not here and may not be.
+pub fn have(
     name: &str,
-    registries: &RegistryArgs,
+    images: &ImageArgs,
     store: &Store,
     policy: PullPolicy,
     format: Format,
-) -> Outcome<Held> {
+) -> Outcome<Descriptor> {
     if policy != PullPolicy::Always
-        && let Ok(image) = store.find(name)
-        && store.is_complete(&image.descriptor)
+        && let Some(image) = find(store, name)
     {
-        return hold(store, &image.descriptor);
+        return Ok(image.descriptor);
     }
     let known = is_whole_name(name);
     if policy == PullPolicy::Never || !known {
@@ -267,18 +300,23 @@ fn have(
         eprintln!("`{name}` is no path here: pulling {reference}");
     }
     let bar = Bar::new(format, &reference);
-    let registry = registries.registry()?;
+    let registry = images.registry()?;
     let pulled = block_on(async {
         let pulled = registry.pull(&reference, store, bar.clone()).await;
         pulled.map_err(|error| Failure::of(&error))
     });
     bar.done();
-    hold(store, &pulled?.image)
+    Ok(pulled?.image)
+}
+
+/// An image of the store that is there as a whole.
+pub fn find(store: &Store, name: &str) -> Option<StoredImage> {
+    store.find(name).ok().filter(|image| store.is_complete(&image.descriptor))
 }
 
 fn hold(store: &Store, image: &Descriptor) -> Outcome<Held> {
-    let held = store.open_package(image).map_err(|error| Failure::stored(&error));
-    let (_package, _lease) = held?;
+    // What it holds is opened by whoever has asked the policy.
+    let _lease = store.hold(image).map_err(|error| Failure::stored(&error))?;
     Ok(Held { path: store.blob_path(image.digest), _lease })
 }
 

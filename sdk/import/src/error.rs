@@ -22,6 +22,8 @@ pub enum ImportError {
     Write { path: PathBuf, source: io::Error },
     #[error("{path} exists and is not empty")]
     Exists { path: PathBuf },
+    #[error("{path} is {what}: a package can't take its place")]
+    Fixed { path: PathBuf, what: &'static str },
     #[error("another import into {path} is running")]
     Busy { path: PathBuf },
     #[error("{place} is {what}", what = format.what())]
@@ -105,6 +107,7 @@ impl ImportError {
                 _ => "name one of them with --model PATH".to_owned(),
             },
             Self::Exists { .. } => "choose another folder with -o".to_owned(),
+            Self::Fixed { .. } => "name the folder that it leads to, or a new one in it".to_owned(),
             Self::Busy { .. } => "wait for it, or choose another folder with -o".to_owned(),
             Self::Model { source, .. } => model_help(source)?.to_owned(),
             Self::Weights { .. } => {
@@ -163,7 +166,7 @@ impl Reason for ImportError {
             Self::Refused { status: 404, .. } => "not-found",
             Self::Read { .. } => "unreadable-source",
             Self::Write { .. } => "cannot-write",
-            Self::Exists { .. } => "exists",
+            Self::Exists { .. } | Self::Fixed { .. } => "exists",
             Self::Busy { .. } => "import-busy",
             Self::OtherFormat { .. } | Self::Flavour { .. } => "other-format",
             Self::Unknown { .. } => "unknown-format",

@@ -323,7 +323,7 @@ impl Ready {
         } else if count > 0 {
             opened.notes.push(
                 "the model and its weights have more than 2 GiB, which no ONNX file can have: the \
-                 weights stay beside it, where `wick run` finds them and `wick pack` does not"
+                 weights stay beside it, where `wick run` finds them; `wick pack` refuses it"
                     .to_owned(),
             );
         }

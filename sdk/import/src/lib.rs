@@ -29,6 +29,7 @@ pub use error::ImportError;
 pub use format::{Format, HEAD, recognise};
 pub use import::{Imported, Settings, Signature, import};
 pub use mlflow::{MlflowCredentials, MlflowSettings};
-pub use onnx::{Declared, InlineError, ModelError, TypeError, WalkError};
+pub use onnx::{Declared, InlineError, ModelError, TypeError, WalkError, external_files};
 pub use progress::{Progress, Watch};
 pub use source::{MlflowModel, Source, Which};
+pub use staging::check_free;

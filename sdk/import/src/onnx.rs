@@ -7,6 +7,6 @@ mod types;
 mod walk;
 
 pub use inline::{InlineError, MAX_INLINE, Plan};
-pub use model::{Model, ModelError};
+pub use model::{Model, ModelError, external_files};
 pub use types::{Declared, TypeError};
 pub use walk::WalkError;

@@ -19,6 +19,9 @@ const CHUNK: u64 = 16 << 20;
 pub(crate) enum Local {
     /// It belongs to somebody.
     Theirs(PathBuf),
+    /// A blob of a layout, which is called by its digest: whoever edits the package must not
+    /// change it, so it is never linked.
+    Blob(PathBuf),
     /// It was fetched for this import.
     Ours(PathBuf),
 }
@@ -28,7 +31,7 @@ pub(crate) enum Local {
 impl Local {
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Theirs(path) | Self::Ours(path) => path,
+            Self::Theirs(path) | Self::Blob(path) | Self::Ours(path) => path,
         }
     }
 
@@ -63,7 +66,7 @@ impl Local {
             }
             // Another file system can't be linked to.
             Self::Theirs(path) if link && fs::hard_link(path, to).is_ok() => Ok(true),
-            Self::Theirs(path) => copy(path, to, meter).map(|()| false),
+            Self::Theirs(path) | Self::Blob(path) => copy(path, to, meter).map(|()| false),
         }
     }
 }
@@ -100,17 +103,20 @@ mod tests {
         let (mut seen, mut watch) = (0, |_: crate::progress::Progress<'_>| {});
         let mut meter = Meter::new(&mut watch);
         assert!(!theirs.place(&path("sub/copy"), false, &mut meter).unwrap());
+        let blob = Local::Blob(path("from"));
+        assert!(!blob.place(&path("sub/blob"), true, &mut meter).unwrap());
         assert!(theirs.place(&path("linked"), true, &mut meter).unwrap());
         assert!(!Local::Ours(path("linked")).place(&path("moved"), true, &mut meter).unwrap());
-        for name in ["sub/copy", "moved"] {
+        for name in ["sub/copy", "sub/blob", "moved"] {
             assert_eq!(fs::read_to_string(path(name)).unwrap(), "weights");
             seen += 1;
         }
-        assert_eq!(seen, 2);
+        assert_eq!(seen, 3);
         assert!(!path("linked").exists());
         let inode = |name: &str| fs::metadata(path(name)).unwrap().ino();
         assert_eq!(inode("moved"), inode("from"));
         assert_ne!(inode("sub/copy"), inode("from"));
+        assert_ne!(inode("sub/blob"), inode("from"), "a blob is never linked");
         assert_eq!(theirs.digest().unwrap(), Digest::of(b"weights"));
     }
 }

@@ -11,6 +11,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, FileType, StatxAttributes, StatxFlags};
+
 use crate::error::ImportError;
 
 /// Where a package is made.
@@ -97,8 +99,24 @@ impl Drop for Staging {
     }
 }
 
-/// Nothing is at `target`, or an empty folder.
-pub(crate) fn check_free(target: &Path) -> Result<(), ImportError> {
+/// Check that a package can appear at `target`: nothing is there, or an empty folder that a rename
+/// can replace. To be asked before anything is fetched.
+///
+/// # Errors
+/// Something else is there.
+pub fn check_free(target: &Path) -> Result<(), ImportError> {
+    let fixed = |what| Err(ImportError::Fixed { path: target.to_owned(), what });
+    // Without a slash at its end, behind which a link is what it leads to.
+    let bare: PathBuf = target.components().collect();
+    // A kernel that does not tell of mounts leaves that to the rename.
+    if let Ok(seen) = rustix::fs::statx(CWD, &bare, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+        if FileType::from_raw_mode(seen.stx_mode.into()) == FileType::Symlink {
+            return fixed("a link");
+        }
+        if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return fixed("the root of a file system that is mounted there");
+        }
+    }
     let exists = || ImportError::Exists { path: target.to_owned() };
     match fs::read_dir(target) {
         Ok(mut entries) => entries.next().map_or(Ok(()), |_| Err(exists())),
@@ -148,6 +166,25 @@ mod tests {
         fs::write(&file, "x").unwrap();
         assert!(matches!(Staging::open(&file), Err(ImportError::Exists { .. })));
         assert_eq!(names(folder.path()), ["b", "file"]);
+    }
+
+    #[test]
+    fn what_a_rename_can_not_replace_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (empty, none) = (folder.path().join("empty"), folder.path().join("none"));
+        fs::create_dir(&empty).unwrap();
+        check_free(&empty).unwrap();
+        check_free(&none).unwrap();
+        for (name, leads) in [("link", &empty), ("dangling", &none)] {
+            let link = folder.path().join(name);
+            std::os::unix::fs::symlink(leads, &link).unwrap();
+            for link in [link.clone(), link.join("")] {
+                let error = check_free(&link).unwrap_err();
+                assert!(error.to_string().contains("is a link"), "{error}");
+            }
+        }
+        let error = check_free(Path::new("/proc")).unwrap_err();
+        assert!(error.to_string().contains("mounted there"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use wick_engine::{Grants, LoadError};
+use wick_package::Package;
+use wick_package::pack::{Format, Options, write_layout};
 use wick_testing::onnx;
 
 use crate::support::{BARE, Folder, HANDLER, ask, engine, good, guest, request};
@@ -142,4 +144,40 @@ async fn warming_fails_with_the_reason_of_its_request() {
     let error = model.warm(Some(request("panic"))).await.unwrap_err();
     assert!(matches!(error, LoadError::Warmup { .. }), "{error:?}");
     assert!(error.to_string().contains("no luck today"), "{error}");
+}
+
+/// A packed package that was hashed, and where it lies.
+fn sealed(folder: &Folder) -> (Package, std::path::PathBuf) {
+    let tar = folder.path().join("image.tar");
+    let options = Options { format: Format::Tar, reference: None };
+    write_layout(&folder.open(), &tar, &options, &mut |_| {}).unwrap();
+    (Package::open(&tar).unwrap().sealed().unwrap(), tar)
+}
+
+#[tokio::test]
+async fn what_was_exchanged_after_it_was_hashed_is_not_loaded() {
+    let engine = engine();
+    let component = guest("hostile");
+    let folder = Folder::handler(&component);
+    let graph = std::fs::read(folder.path().join("g.onnx")).unwrap();
+    let (package, tar) = sealed(&folder);
+    let bytes = std::fs::read(&tar).unwrap();
+    for part in [&component, &graph] {
+        let at = bytes.windows(part.len()).position(|window| window == &part[..]).unwrap();
+        let mut other = bytes.clone();
+        other[at + part.len() / 2] ^= 1;
+        std::fs::write(&tar, other).unwrap();
+        let error = engine.load(package.clone(), Grants::default()).await.err().unwrap();
+        let mut causes = vec![error.to_string()];
+        let mut next = std::error::Error::source(&error);
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        let text = causes.join(": ");
+        assert!(text.contains("has changed since it was checked"), "{text}");
+    }
+    std::fs::write(&tar, bytes).unwrap();
+    let model = engine.load(package, Grants::default()).await.unwrap();
+    good(ask(&model, request("good")).await);
 }

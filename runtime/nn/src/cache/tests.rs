@@ -33,8 +33,8 @@ impl Folder {
         let path = self.root.path().join("model.onnx");
         fs::write(&path, content).unwrap();
         let len = content.len() as u64;
-        let bytes = SourceBytes::File { path, offset: 0, len };
-        GraphSource { name: "g".parse().unwrap(), bytes, digest: None }
+        let bytes = SourceBytes::File { path, offset: 0, len, digest: None };
+        GraphSource { name: "g".parse().unwrap(), bytes }
     }
 }
 
@@ -155,7 +155,18 @@ fn a_file_that_was_just_written_is_not_noted() {
 fn a_file_that_is_not_what_was_recorded_is_refused() {
     let folder = Folder::new();
     let mut source = folder.model("content");
-    source.digest = Some(Digest::of(b"other"));
+    let want = |source: &mut GraphSource, text: &[u8]| {
+        let SourceBytes::File { digest, .. } = &mut source.bytes else { unreachable!() };
+        *digest = Some(Digest::of(text));
+    };
+    want(&mut source, b"other");
+    let read = folder.cache.digest(&source).err().unwrap();
+    assert!(matches!(read, LoadError::Io { .. }), "{read}");
+    want(&mut source, b"content");
+    thread::sleep(Duration::from_millis(150));
+    folder.cache.digest(&source).unwrap();
+    // Now there is a note, and the file is not read.
+    want(&mut source, b"other");
     let error = folder.cache.digest(&source).err().unwrap();
     assert!(error.to_string().contains("recorded"), "{error}");
 }

@@ -88,7 +88,7 @@ fn open_cached(
     let bytes = digested.bytes.map_or_else(|| source.read(), Ok)?;
     let skeleton = Skeleton::of(&bytes).map_err(|detail| source.invalid(NAME, detail))?;
     // The key knows nothing of weights that are in other files.
-    if skeleton.external_data || !cache.is_writable() {
+    if !skeleton.external.is_empty() || !cache.is_writable() {
         return open_plain(library, source, options, Some(bytes));
     }
     let saved = cache.store(&key, |folder| save(library, options, &bytes, folder));
@@ -143,12 +143,16 @@ fn open_plain(
 ) -> Result<Session, LoadError> {
     let bytes = bytes.map_or_else(|| source.read(), Ok)?;
     let skeleton = Skeleton::of(&bytes).map_err(|detail| source.invalid(NAME, detail))?;
+    skeleton.check_weights(source)?;
     let make = || {
         let mut builder =
             builder(library, options)?.with_optimization_level(GraphOptimizationLevel::All)?;
         match &source.bytes {
-            // Other files are found beside the model, so it must be a file itself.
-            SourceBytes::File { path, offset: 0, .. } if skeleton.external_data => {
+            // Other files are found beside the model, so it must be a file itself. Where the
+            // model must have a digest, they would have none.
+            SourceBytes::File { path, offset: 0, digest: None, .. }
+                if !skeleton.external.is_empty() =>
+            {
                 builder.commit_from_file(path)
             }
             _ => builder.commit_from_memory(&bytes),

@@ -47,6 +47,7 @@ pub(super) fn load(source: &GraphSource, executor: Executor) -> Result<Loaded, L
     let bytes = source.read()?;
     let invalid = |detail: String| source.invalid(NAME, detail);
     let skeleton = Skeleton::of(&bytes).map_err(invalid)?;
+    skeleton.check_weights(source)?;
     let onnx = onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     let elsewhere = skeleton.operators.iter().find(|operator| {
         ELSEWHERE.contains(&operator.as_str()) || !onnx.op_register.0.contains_key(*operator)
@@ -84,7 +85,10 @@ fn parse(
 /// The folder in which weights of another file are looked for.
 fn folder(source: &GraphSource) -> Option<&str> {
     match &source.bytes {
-        SourceBytes::File { path, offset: 0, .. } => path.parent().and_then(Path::to_str),
+        // Beside a model that must have a digest, they would have none.
+        SourceBytes::File { path, offset: 0, digest: None, .. } => {
+            path.parent().and_then(Path::to_str)
+        }
         _ => None,
     }
 }

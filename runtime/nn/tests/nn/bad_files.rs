@@ -16,6 +16,7 @@ on_every_backend! {
     a_model_that_breaks_off_anywhere_is_refused,
     mutated_models_never_end_the_process,
     models_that_cannot_be_served_say_why,
+    weights_in_another_file_are_taken_from_beside_the_model_or_not_at_all,
     a_file_that_is_shorter_than_it_was_is_an_error,
 }
 
@@ -98,6 +99,44 @@ fn models_that_cannot_be_served_say_why(which: Which) {
     let error = load(which, onnx::without_shape()).err().unwrap();
     assert!(matches!(error, LoadError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("shape of input `x`"), "{error}");
+}
+
+fn weights_in_another_file_are_taken_from_beside_the_model_or_not_at_all(which: Which) {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let weights = [0; 16];
+    for place in [folder.path(), &inner] {
+        std::fs::write(place.join("w.bin"), weights).unwrap();
+    }
+    let (nn, path) = (nn(which), inner.join("model.onnx"));
+    let absolute = folder.path().join("w.bin");
+    for file in ["w.bin", "./w.bin", "../w.bin", absolute.to_str().unwrap(), "none.bin", ""] {
+        let model = onnx::external_data(file);
+        std::fs::write(&path, &model).unwrap();
+        let loaded = load_with(&nn, &spec(), source_file(path.clone()));
+        if file.ends_with("w.bin") && !file.contains("..") && !file.starts_with('/') {
+            loaded.unwrap();
+        } else {
+            let error = loaded.err().unwrap();
+            assert_eq!(error.code(), "weights-elsewhere", "{error}");
+            assert!(error.to_string().contains(&format!("`{file}`")), "{error}");
+        }
+        // As in an image, where the model is a part of a layer.
+        let layer = [&[0; 512], model.as_slice()].concat();
+        std::fs::write(inner.join("layer.tar"), layer).unwrap();
+        let len = model.len() as u64;
+        let part = wick_nn::SourceBytes::File {
+            path: inner.join("layer.tar"),
+            offset: 512,
+            len,
+            digest: None,
+        };
+        for source in [part, wick_nn::SourceBytes::Memory(model.into())] {
+            let error = load_with(&nn, &spec(), source).err().unwrap();
+            assert_eq!(error.code(), "weights-elsewhere", "{error}");
+        }
+    }
 }
 
 fn a_file_that_is_shorter_than_it_was_is_an_error(which: Which) {

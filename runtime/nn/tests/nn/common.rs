@@ -93,7 +93,7 @@ pub fn load_file(which: Which, name: &str) -> GraphHandle {
 
 pub fn source_file(path: PathBuf) -> SourceBytes {
     let len = path.metadata().unwrap().len();
-    SourceBytes::File { path, offset: 0, len }
+    SourceBytes::File { path, offset: 0, len, digest: None }
 }
 
 /// Run on one input called `x` and return the first output.

@@ -140,7 +140,7 @@ fn weights_in_other_files_are_never_saved() {
     let large = "w".repeat(300 << 10);
     // The name of the file makes the model large enough to be saved otherwise.
     let mut bytes = onnx::external_data("weights.bin");
-    bytes.extend(protobuf_string(6, &large));
+    bytes.extend(onnx::field(6, large.as_bytes()));
     let path = bench.write(&bytes);
     let weights = |values: [f32; 4]| {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -153,19 +153,6 @@ fn weights_in_other_files_are_never_saved() {
         assert_eq!(y, floats(&[4], &[value; 4]));
     }
     assert!(bench.entries().is_empty());
-}
-
-/// A protobuf field with text, here the model's documentation.
-fn protobuf_string(field: u8, text: &str) -> Vec<u8> {
-    let mut bytes = vec![field << 3 | 2];
-    let mut len = text.len();
-    while len >= 0x80 {
-        bytes.push((len as u8 & 0x7f) | 0x80);
-        len >>= 7;
-    }
-    bytes.push(len as u8);
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
 }
 
 #[test]

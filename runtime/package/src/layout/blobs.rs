@@ -18,6 +18,9 @@ use crate::tarslice::{self, Entry, EntryKind, TarError};
 /// Longest JSON document that is read. Registries refuse longer manifests.
 const MAX_JSON: u64 = 4 << 20;
 
+/// Characters of a name that an error tells.
+const MAX_TOLD: usize = 255;
+
 /// First bytes of compressed files that people take for a layout's tar.
 const COMPRESSED: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "gzip"),
@@ -73,6 +76,7 @@ impl Layout {
             Err(TarError::Truncated(end)) if end < tarslice::BLOCK => return Err(no_tar(&tar)),
             Err(source) => return Err(LayoutError::Tar { what: "layout", source }.into()),
         };
+        entries.iter().try_for_each(check_member)?;
         let files = entries.into_iter().filter(|entry| entry.kind == EntryKind::File);
         let files = files.map(|Entry { name, offset, len, .. }| {
             (name.trim_start_matches("./").to_owned(), (offset, len))
@@ -101,6 +105,14 @@ impl Layout {
     /// It can't be read, or is no index.
     pub fn index(&self) -> Result<oci::Index, LayoutError> {
         json(&self.top(oci::INDEX_FILE)?, oci::INDEX_FILE)
+    }
+
+    /// The digest of `index.json`, which holds for all that it names.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn digest(&self) -> Result<Digest, LayoutError> {
+        Ok(Digest::of(&self.top(oci::INDEX_FILE)?))
     }
 
     /// What `index.json` points to, where it is one image, perhaps under several names.
@@ -156,9 +168,18 @@ impl Layout {
         Ok(blob)
     }
 
+    /// A blob by its digest alone, of whatever size; none if it is not there.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn blob(&self, digest: Digest) -> Result<Option<Blob>, LayoutError> {
+        let blob = self.named(&oci::blob_name(digest), "blob")?;
+        Ok(blob.map(|blob| Blob { digest: Some(digest), ..blob }))
+    }
+
     /// Whether a blob is there at all.
     pub(super) fn has(&self, descriptor: &Descriptor) -> Result<bool, LayoutError> {
-        Ok(self.named(&oci::blob_name(descriptor.digest), "blob")?.is_some())
+        Ok(self.blob(descriptor.digest)?.is_some())
     }
 
     fn top(&self, name: &'static str) -> Result<Vec<u8>, LayoutError> {
@@ -187,6 +208,20 @@ impl Layout {
             }
         }
     }
+}
+
+/// Refuse what no layout has, and what would do harm where somebody unpacks it. Here nothing is
+/// ever unpacked.
+fn check_member(entry: &Entry) -> Result<(), LayoutError> {
+    let name = entry.name.trim_start_matches("./");
+    let ours = matches!(name, oci::LAYOUT_FILE | oci::INDEX_FILE) || name.starts_with("blobs/");
+    let fault = match entry.kind {
+        _ if name.starts_with('/') || name.split('/').any(|part| part == "..") => "leads out of it",
+        EntryKind::Link if ours => "is a link",
+        _ => return Ok(()),
+    };
+    let name = entry.name.chars().take(MAX_TOLD).flat_map(char::escape_debug).collect();
+    Err(LayoutError::Member { name, fault })
 }
 
 /// Say what a file that is no tar is, if it is a compressed one.

@@ -89,7 +89,8 @@ fn best(index: &oci::Index, host: &str) -> Result<Descriptor, LayoutError> {
 fn is_image(descriptor: &Descriptor) -> bool {
     let unknown = descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
     let media_type = descriptor.media_type.as_str();
-    !unknown && (oci::is_index(media_type) || oci::is_manifest(media_type))
+    let artifact = descriptor.artifact_type.is_some();
+    !unknown && !artifact && (oci::is_index(media_type) || oci::is_manifest(media_type))
 }
 
 fn nothing(index: &oci::Index) -> LayoutError {

@@ -50,6 +50,8 @@ pub enum LayoutError {
     Tar { what: &'static str, source: TarError },
     #[error("`{name}` in a layer {fault}")]
     Entry { name: String, fault: &'static str },
+    #[error("its member `{name}` {fault}, which no tool writes: get the file from its maker again")]
+    Member { name: String, fault: &'static str },
     #[error("no layer has a wick.toml: it is an image of something else")]
     NoManifest,
     #[error("its wick.toml is not UTF-8 text")]

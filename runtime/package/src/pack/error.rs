@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::digest::Digest;
 use crate::reason::Reason;
 
 /// A package that was not packed. Nothing was written.
@@ -18,6 +19,10 @@ pub enum PackError {
     Write { path: PathBuf, source: io::Error },
     #[error("{path} is something else than an image layout: name another place, or remove it")]
     Occupied { path: PathBuf },
+    #[error("blob {want} has other bytes, {got}: nothing was written")]
+    Damaged { want: Digest, got: Digest },
+    #[error("{count} blobs are too many for one file, which has at most {most}: write several")]
+    TooMany { count: usize, most: usize },
 }
 
 impl Reason for PackError {
@@ -28,6 +33,8 @@ impl Reason for PackError {
             Self::TooLarge { .. } => "file-too-large",
             Self::Write { .. } => "cannot-write",
             Self::Occupied { .. } => "output-occupied",
+            Self::Damaged { .. } => "damaged-store",
+            Self::TooMany { .. } => "too-many-blobs",
         }
     }
 }

@@ -22,6 +22,12 @@ use crate::tarslice::{BLOCK, padded};
 /// since that would delete it.
 const LAYOUT_NAMES: [&str; 4] = [oci::LAYOUT_FILE, oci::INDEX_FILE, "blobs", "ingest"];
 
+/// End of the name of what is being written.
+const PARTIAL: &str = "partial";
+
+/// How often a file is made anew that was taken for a dead packer's before it was locked.
+const TRIES: usize = 16;
+
 /// Name of a blob while its digest is not known.
 const INCOMING: &str = "incoming";
 
@@ -52,16 +58,17 @@ impl Store {
     /// Begin. What lies at `out` stays until [`Store::finish`].
     pub(super) fn create(out: &Path, format: Format) -> Result<Self, PackError> {
         check_place(out, format)?;
-        let temporary = beside(out, "partial")?;
-        let write = |source| PackError::Write { path: temporary.clone(), source };
-        let kind = match format {
+        let (temporary, kind) = match format {
             Format::Folder => {
-                fs::create_dir(&temporary).map_err(write)?;
-                Kind::Folder
+                let path = beside(out, PARTIAL)?;
+                let made = fs::create_dir(&path);
+                made.map_err(|source| PackError::Write { path: path.clone(), source })?;
+                (path, Kind::Folder)
             }
             Format::Tar => {
-                let file = File::options().write(true).create_new(true).open(&temporary);
-                Kind::Tar { file: file.map_err(write)?, at: 0 }
+                remove_left(out);
+                let (path, file) = create_file(out)?;
+                (path, Kind::Tar { file, at: 0 })
             }
         };
         // From here on dropping the store cleans up.
@@ -234,6 +241,39 @@ fn check_place(out: &Path, format: Format) -> Result<(), PackError> {
             if empty || out.join(oci::LAYOUT_FILE).is_file() { Ok(()) } else { occupied() }
         }
         _ => occupied(),
+    }
+}
+
+/// A file to write to, locked for as long as it is open.
+fn create_file(out: &Path) -> Result<(PathBuf, File), PackError> {
+    for _ in 0..TRIES {
+        let path = beside(out, PARTIAL)?;
+        let file = File::options().write(true).create_new(true).open(&path);
+        let file = file.map_err(|source| PackError::Write { path: path.clone(), source })?;
+        // Where files can't be locked, nothing is removed either.
+        let _ = file.try_lock();
+        if path.exists() {
+            return Ok((path, file));
+        }
+    }
+    let source = io::Error::other("what is written is removed again and again");
+    Err(PackError::Write { path: out.to_owned(), source })
+}
+
+/// Remove what killed packers have left of the same file: they may be as large as a disk. Those who
+/// live hold a lock. Best effort: nothing depends on it.
+fn remove_left(out: &Path) {
+    let Some(name) = out.file_name().and_then(|name| name.to_str()) else { return };
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = fs::read_dir(folder.unwrap_or_else(|| Path::new(".")));
+    for path in entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
+        let hidden = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let id = hidden.strip_prefix(&format!(".{name}."));
+        let id = id.and_then(|rest| rest.strip_suffix(&format!(".{PARTIAL}")));
+        let ours = |id: &str| id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        if id.is_some_and(ours) && File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::signature::dsse::{self, Dsse};
 use crate::signature::envelope::MAX_ENVELOPE;
 use crate::signature::error::SignatureError;
+use crate::signature::key::KeyId;
 use crate::signature::private_key::PrivateKey;
 
 /// The media type of a bundle, and the artifact type of the referrer that holds it.
@@ -60,7 +61,7 @@ pub(super) fn is_bundle(media_type: &str) -> bool {
 impl Bundle {
     pub(super) fn sign(payload_type: &str, payload: Vec<u8>, key: &PrivateKey) -> Self {
         // Sigstore's hint is our key's id in base64.
-        let hint = dsse::encode(key.public().id().bytes());
+        let hint = key.public().id().to_hint();
         Self { dsse: Dsse::sign(payload_type, payload, key), hint }
     }
 
@@ -83,6 +84,11 @@ impl Bundle {
         let hint = text.verification_material.public_key.map(|key| key.hint);
         let hint = hint.filter(|hint| hint.len() <= MAX_HINT).unwrap_or_default();
         Ok(Self { dsse, hint })
+    }
+
+    /// Which key it says to be by.
+    pub(super) fn key_hint(&self) -> Option<KeyId> {
+        KeyId::of_hint(&self.hint)
     }
 
     pub(super) fn to_text(&self) -> Text {

@@ -8,8 +8,8 @@ use crate::signature::dsse::{self, MAX_PAYLOAD, MAX_SIGNATURE_TEXT};
 use crate::signature::error::SignatureError;
 use crate::signature::signed::Claim;
 
-/// The media type of a payload.
-const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// The media type of a payload, and what a store notes as the type of what lies under the tag.
+pub const COSIGN_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
 /// The annotation with the signature, in base64.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
@@ -80,7 +80,7 @@ pub fn cosign_signatures(manifest: &[u8]) -> Result<Vec<CosignLayer>, SignatureE
         });
     }
     let mut found = Vec::new();
-    for layer in image.layers.iter().filter(|layer| layer.media_type == PAYLOAD_TYPE) {
+    for layer in image.layers.iter().filter(|layer| layer.media_type == COSIGN_TYPE) {
         let Some(text) = layer.annotations.get(SIGNATURE) else { continue };
         if text.len() > MAX_SIGNATURE_TEXT || layer.size > MAX_PAYLOAD as u64 {
             return Err(SignatureError::Long { what: "a signature of cosign", most: MAX_PAYLOAD });

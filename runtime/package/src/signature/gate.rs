@@ -86,12 +86,14 @@ impl Gate {
             let source = LayoutError::Digest { what: "its image".to_owned(), want, got };
             return Err(OpenError::Layout { path: path.to_owned(), source });
         }
-        package.verify()?;
-        Ok((package, admitted))
+        Ok((package.sealed()?, admitted))
     }
 
     /// Every signature that is found for an image: named, beside it, and the node's.
-    fn signatures(&self, path: &Path, digest: Digest) -> Result<Vec<Signature>, OpenError> {
+    ///
+    /// # Errors
+    /// The envelope beside it or the node's can't be read.
+    pub fn signatures(&self, path: &Path, digest: Digest) -> Result<Vec<Signature>, OpenError> {
         let named = self.envelopes.iter().filter(|envelope| envelope.digest() == digest);
         let mut found: Vec<_> = named.flat_map(|one| one.signatures().to_vec()).collect();
         let beside = envelope_beside(path);

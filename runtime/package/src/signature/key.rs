@@ -12,6 +12,7 @@ use pkcs8::spki::SubjectPublicKeyInfoRef;
 use sha2::{Digest as _, Sha512};
 
 use crate::digest::{Digest, DigestError};
+use crate::signature::dsse;
 use crate::signature::error::SignatureError;
 
 /// Longest text of a public key. A real one has two hundred bytes.
@@ -139,8 +140,14 @@ impl fmt::Debug for PublicKey {
 
 impl KeyId {
     /// As sigstore's bundles give it.
-    pub(super) fn bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+    pub(super) fn to_hint(self) -> String {
+        dsse::encode(self.0.as_bytes())
+    }
+
+    /// The key that a bundle's hint means, if it means one.
+    pub(super) fn of_hint(hint: &str) -> Option<Self> {
+        let bytes = dsse::decode(hint, "a hint").ok()?;
+        Some(Self(Digest::from_bytes(bytes.try_into().ok()?)))
     }
 }
 

@@ -26,6 +26,10 @@ use crate::reader::{At, Reader};
 use crate::reference::ImageRef;
 use crate::signature::key::PublicKey;
 
+/// Where a node has its policy unless it is told otherwise. Without the file nothing must be
+/// signed.
+pub const NODE_POLICY: &str = "/etc/wick/policy.toml";
+
 /// Longest policy, in bytes.
 pub const MAX_POLICY: u64 = 1 << 20;
 

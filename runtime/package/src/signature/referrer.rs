@@ -173,11 +173,10 @@ impl Referrer {
     /// It is no manifest.
     pub fn bundle_of(manifest: &[u8], subject: Digest) -> Result<Option<Listed>, SignatureError> {
         let json = |source| SignatureError::Json { what: "the manifest of a signature", source };
-        let value: Value = serde_json::from_slice(manifest).map_err(json)?;
-        if value["subject"]["digest"].as_str() != Some(&subject.to_string()) {
+        let image: oci::Image = serde_json::from_slice(manifest).map_err(json)?;
+        if image.subject.as_ref().is_none_or(|its| its.digest != subject) {
             return Ok(None);
         }
-        let image: oci::Image = serde_json::from_slice(manifest).map_err(json)?;
         let mut layers = image.layers.iter();
         let layer = layers.find(|layer| bundle::is_bundle(&layer.media_type));
         let layer = layer.filter(|layer| layer.size <= MAX_ENVELOPE as u64);

@@ -115,15 +115,24 @@ impl Signature {
         }
     }
 
-    /// `bundle` or `cosign`.
-    pub fn form(&self) -> &'static str {
+    /// Which key it says to be by, where it says so: for people, and never for a decision.
+    pub fn key_hint(&self) -> Option<KeyId> {
         match &self.0 {
-            Form::Bundle(_) => "bundle",
-            Form::Simple(_) => "cosign",
+            Form::Bundle(bundle) => bundle.key_hint(),
+            Form::Simple(_) => None,
         }
     }
 
-    fn is_by(&self, key: &PublicKey) -> bool {
+    /// `sigstore-bundle` or `simple-signing`.
+    pub fn form(&self) -> &'static str {
+        match &self.0 {
+            Form::Bundle(_) => "sigstore-bundle",
+            Form::Simple(_) => "simple-signing",
+        }
+    }
+
+    /// Whether this key has made it, whatever it says.
+    pub fn is_by(&self, key: &PublicKey) -> bool {
         match &self.0 {
             Form::Bundle(bundle) => bundle.dsse.is_by(key),
             Form::Simple(simple) => key.verifies(&simple.payload, &simple.signature),

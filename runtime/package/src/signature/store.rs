@@ -4,13 +4,14 @@
 //! ```text
 //!  signatures/sha256/HEX.json             the envelope of the image with that digest
 //!  signatures/by-package/HEX/HEX          empty: the digest of a wick.toml, and of the image
+//!  signatures/lock                        held by who writes, since an envelope is added to
 //! ```
 //!
 //! Nothing in it is trusted for being there: an envelope is signed, or it is worth nothing. It is
 //! checked for its owner all the same, so that nobody can take a node's envelopes away or fill
 //! its disk.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ const MAX_FILE: u64 = MAX_ENVELOPE as u64;
 /// Others read, and only its owner writes.
 const FOLDER_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
+
+/// The file that writers lock. Whoever could open it could keep them waiting.
+const LOCK: &str = "lock";
+const LOCK_MODE: u32 = 0o600;
 
 /// A folder of envelopes.
 #[derive(Debug, Clone)]
@@ -128,6 +133,8 @@ impl NodeStore {
         let folder = self.root.join("sha256");
         create_folders(&self.root, &folder)?;
         check_folder(&folder, self.user)?;
+        // From reading what is there to writing both: of two writers none may lose a signature.
+        let _lock = self.lock()?;
         let whole = match self.get(envelope.digest()) {
             Ok(Some(before)) => before.merged(envelope),
             // A damaged one is replaced.
@@ -141,6 +148,16 @@ impl NodeStore {
             write(&folder.join(whole.digest().hex()), b"")?;
         }
         Ok(())
+    }
+
+    /// Wait for other writers. Each takes milliseconds, and the system takes the lock back from
+    /// who dies.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.root.join(LOCK);
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(LOCK_MODE).open(&path);
+        let locked = file.and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|source| StoreError::Write { path, source })
     }
 
     fn file(&self, digest: Digest) -> PathBuf {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use tar::EntryType;
 use wick_package::pack::Format;
-use wick_package::{Package, Reason as _};
+use wick_package::{Package, Reason as _, error_text};
 
 use crate::support::*;
 
@@ -17,8 +17,8 @@ fn check(damage: impl FnOnce(&Path, &dyn Fn(usize) -> std::path::PathBuf), code:
     let layer = |n: usize| out.join("blobs/sha256").join(packed.layers[n].digest.unwrap().hex());
     damage(&out, &layer);
     let error = open_error(&out);
-    assert_eq!(error.code(), code, "{}", chain(&error));
-    assert!(chain(&error).contains(text), "{}", chain(&error));
+    assert_eq!(error.code(), code, "{}", error_text(&error));
+    assert!(error_text(&error).contains(text), "{}", error_text(&error));
 }
 
 /// An image of these layers, opened.
@@ -27,8 +27,8 @@ fn check_layers(layers: &[(&str, Vec<u8>)], code: &str, text: &str) {
     let root = scratch.path("made");
     layout_of(&root, layers);
     let error = open_error(&root);
-    assert_eq!(error.code(), code, "{}", chain(&error));
-    assert!(chain(&error).contains(text), "{}", chain(&error));
+    assert_eq!(error.code(), code, "{}", error_text(&error));
+    assert!(error_text(&error).contains(text), "{}", error_text(&error));
 }
 
 fn flip_last_byte(path: &Path) {
@@ -108,7 +108,7 @@ fn changed_weights_are_found_by_verify_only() {
         assert_eq!(package.digest(), packed.digest);
         let error = package.verify().unwrap_err();
         assert_eq!(error.code(), "damaged-layout");
-        assert!(chain(&error).contains("a layer has digest"), "{}", chain(&error));
+        assert!(error_text(&error).contains("a layer has digest"), "{}", error_text(&error));
     }
 }
 
@@ -216,7 +216,7 @@ fn indexes_that_never_end_are_refused() {
         next = json!({"mediaType": kind, "digest": digest.to_string(), "size": size});
     }
     put_index(&root, &[next]);
-    assert!(chain(&open_error(&root)).contains("more than 3 deep"));
+    assert!(error_text(&open_error(&root)).contains("more than 3 deep"));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_config_that_lists_other_layers_is_refused() {
         &root,
         &[json!({"mediaType": MANIFEST_TYPE, "digest": digest.to_string(), "size": size})],
     );
-    assert!(chain(&open_error(&root)).contains("disagree on the layers"));
+    assert!(error_text(&open_error(&root)).contains("disagree on the layers"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Packages as image layouts: packed, opened, damaged, and made by others.
 
+mod archive;
 mod damage;
 mod directory;
 mod foreign;

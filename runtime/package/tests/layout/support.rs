@@ -88,18 +88,6 @@ pub fn open_error(path: &Path) -> OpenError {
     }
 }
 
-/// An error with all its sources, as a program prints it.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text += ": ";
-        text += &source.to_string();
-        next = source.source();
-    }
-    text
-}
-
 /// Put a blob into a layout folder.
 pub fn put(root: &Path, bytes: &[u8]) -> Digest {
     let digest = Digest::of(bytes);

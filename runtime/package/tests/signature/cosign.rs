@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use wick_package::signature::{
-    Envelope, Referrer, Signature, cosign_signatures, cosign_tag, fallback_index, fallback_tag,
-    referrers_of,
+    Attached, Envelope, Referrer, Signature, cosign_signatures, cosign_tag, fallback_index,
+    fallback_tag, referrers_of,
 };
 use wick_package::{Digest, Reason as _};
 
@@ -127,4 +127,29 @@ fn tags_are_those_of_the_specifications() {
     let hex = digest().hex();
     assert_eq!(fallback_tag(digest()), format!("sha256-{hex}"));
     assert_eq!(cosign_tag(digest()), format!("sha256-{hex}.sig"));
+}
+
+#[test]
+fn an_artifact_leads_to_its_signatures_in_either_form() {
+    let payloads = Attached::of(real::SIG_TAG, digest()).unwrap();
+    let read = |one: Attached| one.read(real::PAYLOAD.to_vec()).unwrap();
+    assert!(payloads.iter().all(|one| one.blob().digest == Digest::of(real::PAYLOAD)));
+    assert_eq!(payloads.into_iter().map(read).collect::<Vec<_>>(), simple());
+
+    let ours = Referrer::new(&signed(digest(), 1), real::INDEX).unwrap();
+    let [bundle] = Attached::of(&ours.manifest, digest()).unwrap().try_into().unwrap();
+    assert_eq!(bundle.blob().digest, Digest::of(&ours.layer));
+    assert_eq!(bundle.read(ours.layer).unwrap(), signed(digest(), 1));
+    // What is about another image has none for this one.
+    assert_eq!(Attached::of(&ours.manifest, Digest::of(b"x")).unwrap(), []);
+    assert!(Attached::of(b"<html>", digest()).is_err());
+}
+
+#[test]
+fn a_bundle_says_which_key_has_made_it_and_the_older_form_does_not() {
+    let of = |bundle| Signature::from_bundle(bundle).unwrap().key_hint();
+    assert_eq!(of(real::BUNDLE_P256), Some(public(real::P256).id()));
+    assert_eq!(of(real::BUNDLE_ED25519), Some(public(real::ED25519).id()));
+    assert_eq!(signed(digest(), 1).key_hint(), Some(key(1).public().id()));
+    assert_eq!(simple()[0].key_hint(), None);
 }

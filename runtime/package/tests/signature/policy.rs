@@ -46,6 +46,31 @@ fn a_key_may_be_a_file_beside_the_policy() {
 }
 
 #[test]
+fn a_policy_can_carry_its_keys_and_means_the_same() {
+    let text = "# Ours.\ndefault = \"deny\"\n[[key]]\nname = \"a\" # the first\n\
+                file = \"a.pub\"   # beside this\n\n[[rule]]\nimages = [\"r.example/*\"]\n\
+                keys = [\"b\", \"a\"]\n\n[[key]]\n\"file\" = 'b.pub'\nname = \"b\"\n";
+    let load = |name: &str| match name {
+        "a.pub" => Ok(key(1).public().to_pem()),
+        "b.pub" => Ok(format!("a note\n{}", key(2).public().to_pem())),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let (policy, whole) = Policy::embed(text, Path::new("p"), &load).unwrap();
+    assert_eq!(policy.keys.len(), 2);
+    let none = |_: &str| -> io::Result<String> { Err(io::ErrorKind::NotFound.into()) };
+    assert_eq!(Policy::parse(&whole, Path::new("p"), &none).unwrap(), policy);
+    for kept in ["# Ours.\n", "# the first\n", "'''   # beside this\n", "keys = [\"b\", \"a\"]\n"] {
+        assert!(whole.contains(kept), "{whole}");
+    }
+    // What has its keys already stays as it is.
+    assert_eq!(Policy::embed(&whole, Path::new("p"), &none).unwrap().1, whole);
+    let inline = "default = \"deny\"\nkey = [{ name = \"a\", file = \"a.pub\" }]\n";
+    let (policy, whole) = Policy::embed(inline, Path::new("p"), &load).unwrap();
+    assert_eq!(Policy::parse(&whole, Path::new("p"), &none).unwrap(), policy);
+    assert!(Policy::embed(&text.replace("a.pub", "c"), Path::new("p"), &load).is_err());
+}
+
+#[test]
 fn all_mistakes_are_told_together_with_their_places() {
     check(
         "defualt = \"deny\"\n[[key]]\nname = \"a\"\n[[rule]]\nimages = []\nkeys = [\"b\"]\nmin = 0\n",

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Barrier;
 
 use wick_package::signature::{Envelope, NodeStore, StoreError, is_absent, read_trusted};
-use wick_package::{Digest, Reason as _};
+use wick_package::{Digest, Reason as _, error_text};
 
-use crate::support::{chain, packed, real, signed};
+use crate::support::{packed, real, signed};
 
 /// Whoever runs the test.
 fn user(of: &Path) -> u32 {
@@ -49,6 +50,33 @@ fn signatures_of_one_image_are_kept_together() {
 }
 
 #[test]
+fn of_many_writers_at_once_none_loses_a_signature() {
+    const WRITERS: u8 = 8;
+    let root = tempfile::tempdir().unwrap();
+    // Each round begins with nothing, and all begin together.
+    for round in 0..20 {
+        let folder = root.path().join(round.to_string());
+        let barrier = Barrier::new(WRITERS.into());
+        std::thread::scope(|scope| {
+            for number in 1..=WRITERS {
+                let (folder, barrier) = (&folder, &barrier);
+                let user = user(root.path());
+                scope.spawn(move || {
+                    let (store, mine) = (NodeStore::new(folder, user), envelope(number));
+                    barrier.wait();
+                    store.put(mine).unwrap();
+                });
+            }
+        });
+        let store = NodeStore::new(&folder, user(root.path()));
+        let found = store.get(Digest::of(real::INDEX)).unwrap().unwrap();
+        assert_eq!(found.signatures().len(), usize::from(WRITERS), "round {round}");
+    }
+    let lock = fs::metadata(root.path().join("0/lock")).unwrap();
+    assert_eq!(lock.permissions().mode() & 0o777, 0o600, "others can't keep writers waiting");
+}
+
+#[test]
 fn what_others_could_have_written_is_not_read() {
     let root = tempfile::tempdir().unwrap();
     let store = NodeStore::new(root.path(), user(root.path()));
@@ -60,14 +88,14 @@ fn what_others_could_have_written_is_not_read() {
         fs::set_permissions(path, fs::Permissions::from_mode(before.mode() | 0o020)).unwrap();
         let error = store.get(digest).unwrap_err();
         assert_eq!(error.code(), "untrusted-file");
-        assert!(chain(&error).contains("chmod go-w"), "{}", chain(&error));
+        assert!(error_text(&error).contains("chmod go-w"), "{}", error_text(&error));
         fs::set_permissions(path, before).unwrap();
     }
     // Of a user that is neither root nor the one who reads.
     if user(root.path()) == 0 {
         std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
         let error = store.get(digest).unwrap_err();
-        assert!(chain(&error).contains("belongs to user 1234"), "{}", chain(&error));
+        assert!(error_text(&error).contains("belongs to user 1234"), "{}", error_text(&error));
         std::os::unix::fs::chown(&file, Some(0), None).unwrap();
     }
     assert!(store.get(digest).unwrap().is_some());

@@ -19,6 +19,9 @@ pub const IMAGE: &str = "registry.example/vision/plus-one";
 /// cosign sign … --new-bundle-format=true …                # fallback.json, bundle-*.json
 /// cosign attest --key K --type custom --predicate {} …    # bundle-attestation.json
 /// ```
+///
+/// For tests with registries the rest of the image is here too, and what cosign's manifest has for
+/// a config: `layer-*.tar` (of Python's `tarfile`), `config-*.json` and `sig-config.json`.
 pub mod real {
     macro_rules! fixture {
         ($name:ident, $file:literal) => {
@@ -116,15 +119,4 @@ pub fn packed(root: &Path) -> (std::path::PathBuf, Envelope) {
     let documents = blobs.map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
     let documents = documents.filter(|bytes| bytes.starts_with(b"{\"annotations\"")).collect();
     (out, Envelope::new(packed.digest, documents, Vec::new()).unwrap())
-}
-
-/// An error with all its sources.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text += &format!(": {source}");
-        next = source.source();
-    }
-    text
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use wick_package::oci::{self, Descriptor, Image, Index};
-use wick_package::{Blob, Digest};
+use wick_package::{Blob, Digest, error_text};
 
-use super::index::subject;
+use super::index::{drop_orphans, subject};
 use super::{Store, StoreError, store_io, walk};
 use crate::progress::Progress;
 
@@ -52,7 +52,7 @@ impl Store {
         let broken: BTreeSet<_> = report.faults.iter().filter_map(broken_blob).collect();
         match self.entries() {
             Ok(entries) => self.check_images(&entries, &broken, &mut report),
-            Err(error) => report.faults.push(Fault::Index { why: whole_text(&error) }),
+            Err(error) => report.faults.push(Fault::Index { why: error_text(&error) }),
         }
         Ok(report)
     }
@@ -78,9 +78,11 @@ impl Store {
             Err(_) => self.rebuild()?,
         };
         let whole = |entry: &Descriptor| self.is_complete(entry);
-        let before = entries.len();
-        let kept: Vec<_> = entries.into_iter().filter(whole).collect();
-        if kept.len() != before || report.faults.iter().any(|f| matches!(f, Fault::Index { .. })) {
+        let mut kept: Vec<_> = entries.iter().filter(|entry| whole(entry)).cloned().collect();
+        drop_orphans(&entries, &mut kept);
+        if kept.len() != entries.len()
+            || report.faults.iter().any(|f| matches!(f, Fault::Index { .. }))
+        {
             self.write_index(kept)?;
         }
         Ok(report)
@@ -140,16 +142,16 @@ impl Store {
     fn why_incomplete(&self, image: &Descriptor, broken: &BTreeSet<Digest>) -> Option<String> {
         let layout = match self.layout() {
             Ok(layout) => layout,
-            Err(error) => return Some(whole_text(&error)),
+            Err(error) => return Some(error_text(&error)),
         };
         let parts = match walk::parts(&layout, image) {
             Ok(parts) => parts,
-            Err(error) => return Some(whole_text(&error)),
+            Err(error) => return Some(error_text(&error)),
         };
         let leaf = parts.leaves.iter().find_map(|leaf| layout.find(leaf, "blob").err());
         let damaged = parts.blobs.keys().find(|digest| broken.contains(digest));
         match (leaf, damaged) {
-            (Some(error), _) => Some(whole_text(&error)),
+            (Some(error), _) => Some(error_text(&error)),
             (None, Some(digest)) => Some(format!("its blob {digest} is damaged")),
             (None, None) if self.is_complete(image) => None,
             (None, None) => Some("it has nothing for this machine".to_owned()),
@@ -228,14 +230,4 @@ fn hash(store: &Store, digest: Digest) -> Result<Option<Digest>, StoreError> {
     let Ok(meta) = fs::metadata(&path) else { return Ok(None) };
     let blob = Blob { path: path.clone(), offset: 0, len: meta.len(), digest: None };
     blob.hash().map(Some).map_err(|source| store_io(&path, source))
-}
-
-fn whole_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

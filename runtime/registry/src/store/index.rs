@@ -1,7 +1,7 @@
 //! `index.json`: which images there are, what they are called, when they were used, and what
 //! refers to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use wick_package::oci::{self, Annotations, Descriptor, Index};
@@ -107,22 +107,27 @@ impl Store {
         image: &Descriptor,
         reference: &Reference,
     ) -> Result<(), StoreError> {
-        let name = reference.to_string();
+        self.change(|entries| put_name(entries, image, reference))
+    }
+
+    /// Name several images and note what refers to them, all at once or nothing. Their blobs are
+    /// here and leased.
+    ///
+    /// # Errors
+    /// The index can't be written.
+    pub(crate) fn enter(
+        &self,
+        _lease: &Lease,
+        images: &[(Reference, Descriptor)],
+        referrers: &[(Digest, Descriptor)],
+    ) -> Result<(), StoreError> {
         self.change(|entries| {
-            entries.retain(|entry| entry.annotations.get(oci::IMAGE_NAME) != Some(&name));
-            // An entry without a name has served its turn.
-            entries.retain(|entry| {
-                entry.digest != image.digest || entry.annotations.contains_key(oci::IMAGE_NAME)
-            });
-            let mut entry = plain(image);
-            let now = seconds(SystemTime::now());
-            entry.annotations.insert(oci::IMAGE_NAME.to_owned(), name.clone());
-            if let Some(tag) = reference.tag() {
-                entry.annotations.insert(oci::REF_NAME.to_owned(), tag.to_owned());
+            for (reference, image) in images {
+                put_name(entries, image, reference);
             }
-            entry.annotations.insert(STORED.to_owned(), now.clone());
-            entry.annotations.insert(USED.to_owned(), now);
-            entries.push(entry);
+            for (subject, referrer) in referrers {
+                put_referrer(entries, *subject, referrer);
+            }
         })
     }
 
@@ -136,12 +141,7 @@ impl Store {
         subject: Digest,
         referrer: &Descriptor,
     ) -> Result<(), StoreError> {
-        self.change(|entries| {
-            entries.retain(|entry| entry.digest != referrer.digest);
-            let mut entry = referrer.clone();
-            entry.annotations.insert(SUBJECT.to_owned(), subject.to_string());
-            entries.push(entry);
-        })
+        self.change(|entries| put_referrer(entries, subject, referrer))
     }
 
     /// Note that an image was used now.
@@ -195,8 +195,10 @@ impl Store {
         change: impl FnOnce(&mut Vec<Descriptor>),
     ) -> Result<(), StoreError> {
         let _guard = self.lock()?;
-        let mut entries = self.entries()?;
+        let before = self.entries()?;
+        let mut entries = before.clone();
         change(&mut entries);
+        drop_orphans(&before, &mut entries);
         self.write_index(entries)
     }
 
@@ -218,9 +220,46 @@ impl Store {
     }
 }
 
+fn put_name(entries: &mut Vec<Descriptor>, image: &Descriptor, reference: &Reference) {
+    let name = reference.to_string();
+    entries.retain(|entry| entry.annotations.get(oci::IMAGE_NAME) != Some(&name));
+    // An entry without a name has served its turn.
+    entries.retain(|entry| {
+        entry.digest != image.digest || entry.annotations.contains_key(oci::IMAGE_NAME)
+    });
+    let mut entry = plain(image);
+    let now = seconds(SystemTime::now());
+    entry.annotations.insert(oci::IMAGE_NAME.to_owned(), name);
+    if let Some(tag) = reference.tag() {
+        entry.annotations.insert(oci::REF_NAME.to_owned(), tag.to_owned());
+    }
+    entry.annotations.insert(STORED.to_owned(), now.clone());
+    entry.annotations.insert(USED.to_owned(), now);
+    entries.push(entry);
+}
+
+fn put_referrer(entries: &mut Vec<Descriptor>, subject: Digest, referrer: &Descriptor) {
+    entries.retain(|entry| entry.digest != referrer.digest);
+    let mut entry = referrer.clone();
+    entry.annotations.insert(SUBJECT.to_owned(), subject.to_string());
+    entries.push(entry);
+}
+
 /// What an entry refers to.
 pub(super) fn subject(entry: &Descriptor) -> Option<Digest> {
     entry.annotations.get(SUBJECT)?.parse().ok()
+}
+
+/// Leave out what refers to an image that was here and is no more: nobody can ask for either. What
+/// refers to an image that never was here, for instance one of containerd's, stays.
+pub(super) fn drop_orphans(before: &[Descriptor], entries: &mut Vec<Descriptor>) {
+    let images = |entries: &[Descriptor]| -> BTreeSet<Digest> {
+        let own = entries.iter().filter(|entry| subject(entry).is_none());
+        own.map(|entry| entry.digest).collect()
+    };
+    let (had, has) = (images(before), images(entries));
+    let gone = |digest: &Digest| had.contains(digest) && !has.contains(digest);
+    entries.retain(|entry| !subject(entry).is_some_and(|subject| gone(&subject)));
 }
 
 /// A descriptor without the store's notes.

@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::SystemTime;
 
-use wick_package::Digest;
 use wick_package::oci::{self, Descriptor};
+use wick_package::{Digest, LayoutError, error_text};
 
 use super::gc::{self, Facts, Image, Limits, Plan};
 use super::index::subject;
@@ -23,6 +23,17 @@ pub struct Swept {
     /// Blobs that were on their way.
     pub partials: usize,
     pub bytes: u64,
+    /// Images, and what refers to some, that can't be read as they should. They stay with all that
+    /// they may need.
+    pub damaged: Vec<Damaged>,
+}
+
+/// An image that can't be taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Damaged {
+    /// Its name, or its digest where it has none.
+    pub image: String,
+    pub why: String,
 }
 
 /// What to do first: the index loses entries before blobs go.
@@ -77,11 +88,8 @@ impl Store {
         let roots = std::iter::once(&image.descriptor).chain(&image.referrers);
         let mut all = BTreeSet::new();
         for root in roots {
-            all.insert(root.digest);
-            // A damaged image must be removable.
-            if let Ok(parts) = walk::parts(&layout, root) {
-                all.extend(parts.blobs.into_keys());
-            }
+            // A damaged image must be removable, with what can be read of it.
+            all.extend(walk::kept(&layout, root).0);
         }
         Ok(all)
     }
@@ -96,9 +104,9 @@ impl Store {
         let mut entries = self.entries()?;
         let before = entries.len();
         entries.retain(|entry| !(removal.entries)(entry));
-        let facts = self.facts(&entries, removal.released.clone())?;
+        let (facts, damaged) = self.facts(&entries, removal.released.clone())?;
         let plan = gc::plan(&facts, limits);
-        let swept = report(&plan, &entries);
+        let swept = Swept { damaged, ..report(&plan, &entries) };
         if dry_run {
             return Ok(swept);
         }
@@ -124,9 +132,15 @@ impl Store {
         &self,
         entries: &[Descriptor],
         released: BTreeSet<Digest>,
-    ) -> Result<Facts, StoreError> {
+    ) -> Result<(Facts, Vec<Damaged>), StoreError> {
         let layout = self.layout()?;
-        let damaged = |source| StoreError::Damaged { root: self.root.clone(), source };
+        // One damaged image must not keep all garbage for ever.
+        let mut damaged = Vec::new();
+        let mut kept = |entry: &Descriptor| {
+            let (blobs, error) = walk::kept(&layout, entry);
+            damaged.extend(error.map(|error| Damaged::new(entry, &error)));
+            blobs
+        };
         let mut pinned = self.leased()?;
         let mut images: BTreeMap<Digest, Image> = BTreeMap::new();
         let own = |entry: &&Descriptor| subject(entry).is_none();
@@ -135,15 +149,14 @@ impl Store {
             match images.get_mut(&entry.digest) {
                 Some(image) => image.used = image.used.max(used),
                 None => {
-                    let parts = walk::parts(&layout, entry).map_err(damaged)?;
-                    let blobs = parts.blobs.into_keys().collect();
+                    let blobs = kept(entry);
                     images.insert(entry.digest, Image { digest: entry.digest, used, blobs });
                 }
             }
         }
         for entry in entries {
             let Some(subject) = subject(entry) else { continue };
-            let blobs = walk::parts(&layout, entry).map_err(damaged)?.blobs.into_keys();
+            let blobs = kept(entry);
             match images.get_mut(&subject) {
                 Some(image) => image.blobs.extend(blobs),
                 // It refers to what is kept elsewhere, for instance in containerd.
@@ -155,14 +168,15 @@ impl Store {
             let digest: Digest = format!("sha256:{name}").parse().ok()?;
             Some((digest, file))
         });
-        Ok(Facts {
+        let facts = Facts {
             now: SystemTime::now(),
             images: images.into_values().collect(),
             blobs: blobs.collect(),
             partials: files(&self.root.join(INGEST))?,
             pinned,
             released,
-        })
+        };
+        Ok((facts, damaged))
     }
 
     /// Remove what is left of a download or a push, unless somebody goes on with it.
@@ -180,6 +194,16 @@ impl Store {
     }
 }
 
+// === impl Damaged ===
+
+impl Damaged {
+    fn new(entry: &Descriptor, error: &LayoutError) -> Self {
+        let name = entry.annotations.get(oci::IMAGE_NAME).cloned();
+        let image = name.unwrap_or_else(|| entry.digest.to_string());
+        Self { image, why: error_text(error) }
+    }
+}
+
 fn report(plan: &Plan, entries: &[Descriptor]) -> Swept {
     let mut images = Vec::new();
     for digest in &plan.images {
@@ -192,7 +216,7 @@ fn report(plan: &Plan, entries: &[Descriptor]) -> Swept {
         }
     }
     let (blobs, partials) = (plan.blobs.len(), plan.partials.len());
-    Swept { images, blobs, partials, bytes: plan.bytes }
+    Swept { images, blobs, partials, bytes: plan.bytes, damaged: Vec::new() }
 }
 
 /// Files of a folder, by name. A folder in it is what a push has packed; it counts as empty.

@@ -1,6 +1,6 @@
 //! Which blobs an image is made of: from its descriptor down, as far as they are here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wick_package::oci::{self, Descriptor};
 use wick_package::{Digest, Layout, LayoutError};
@@ -20,6 +20,15 @@ pub(crate) struct Parts {
     pub(crate) leaves: Vec<Descriptor>,
     /// Manifests that are not here.
     pub(crate) absent: Vec<Descriptor>,
+}
+
+/// What a document refers to, whatever it is.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Refers {
+    manifests: Vec<Descriptor>,
+    config: Option<Descriptor>,
+    layers: Vec<Descriptor>,
 }
 
 /// Take an image apart.
@@ -72,4 +81,28 @@ fn visit(
         parts.leaves.push(at.clone());
     }
     Ok(())
+}
+
+/// What an image keeps from being deleted, and why it can't be taken apart if so. Then everything
+/// that it may mean is kept: documents are taken for what they look like, not for what is said
+/// of them, and one that can't be read is kept alone.
+pub(crate) fn kept(layout: &Layout, image: &Descriptor) -> (BTreeSet<Digest>, Option<LayoutError>) {
+    match parts(layout, image) {
+        Ok(parts) => (parts.blobs.into_keys().collect(), None),
+        Err(error) => {
+            let mut kept = BTreeSet::new();
+            keep(layout, image, 0, &mut kept);
+            (kept, Some(error))
+        }
+    }
+}
+
+fn keep(layout: &Layout, at: &Descriptor, depth: usize, kept: &mut BTreeSet<Digest>) {
+    // Each is looked at once, so there is an end, and nothing in excess is given up.
+    if !kept.insert(at.digest) || depth > MAX_DEPTH {
+        return;
+    }
+    let Ok(Refers { manifests, config, layers }) = layout.json(at, "document") else { return };
+    kept.extend(config.iter().chain(&layers).map(|leaf| leaf.digest));
+    manifests.iter().for_each(|child| keep(layout, child, depth + 1, kept));
 }

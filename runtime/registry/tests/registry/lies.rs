@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wick_package::oci::{self, Descriptor, Platform};
-use wick_package::{OpenError, Reason as _};
+use wick_package::{Digest, OpenError, Reason as _, error_text};
 use wick_registry::{Registry, RegistryError, Settings, StoreError};
 
 use crate::liar::{Act, Liar};
@@ -24,17 +24,6 @@ async fn refused(lie: impl FnOnce(&Liar, &str)) -> RegistryError {
     assert!(store.images().unwrap().is_empty(), "{error}");
     assert_whole(&store);
     error
-}
-
-/// The whole text of an error, causes included.
-fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +58,7 @@ async fn a_wrong_password_is_told_from_a_missing_one() {
     let client = Registry::new(Settings { credentials, ..settings() }).unwrap();
     let error = client.pull(&liar.reference("1"), &scratch.store(), quiet()).await.unwrap_err();
     assert!(matches!(error, RegistryError::BadCredentials { .. }), "{error}");
-    assert!(!text(&error).contains("wrong"), "no password in an error: {error}");
+    assert!(!error_text(&error).contains("wrong"), "no password in an error: {error}");
     assert_eq!(liar.seen().len(), 2, "it is not tried over and over");
 }
 
@@ -164,6 +153,86 @@ async fn documents_that_are_two_things_at_once_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_says_another_type_of_its_child_is_refused() {
+    let (scratch, liar) = (Scratch::new(), Liar::start().await);
+    let manifest = json!({ "schemaVersion": 2, "layers": [], "config": {
+        "mediaType": oci::CONFIG, "digest": Digest::of(b"{}"), "size": 2,
+    } });
+    let manifest = liar.document(oci::MANIFEST, manifest.to_string());
+    let lie = Descriptor {
+        media_type: oci::INDEX.to_owned(),
+        platform: Some(Platform::host()),
+        ..manifest
+    };
+    let index = json!({ "schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [lie] });
+    liar.tag("1", liar.document(oci::INDEX, index.to_string()).digest);
+    let store = scratch.store();
+    let error = client().pull(&liar.reference("1"), &store, quiet()).await.unwrap_err();
+    assert!(error.to_string().contains("its index says"), "{error}");
+    assert!(store.images().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_and_documents_are_bounded_all_together() {
+    let (scratch, liar) = (Scratch::new(), Liar::start().await);
+    let next = vec![("link", "</v2/team/app/tags/list?last=x>; rel=\"next\"".to_owned())];
+    let page = json!({ "tags": ["x".repeat(3 << 20)] }).to_string();
+    liar.rule("tags/list", 99, Act::Answer(200, next, page));
+    let error = client().tags(&liar.reference("1")).await.unwrap_err();
+    assert!(error.to_string().contains("more than 16777216 bytes of tags"), "{error}");
+    assert_eq!(liar.seen_of("tags/list").len(), 6);
+
+    // Indexes in an index, each with manifests that are as large as one may be.
+    let manifest = |number: usize| {
+        let config = Descriptor::of(oci::CONFIG, b"{}");
+        let text = "x".repeat(1 << 20);
+        let image = json!({
+            "schemaVersion": 2, "mediaType": oci::MANIFEST, "config": config, "layers": [],
+            "annotations": { "n": number.to_string(), "text": text },
+        });
+        liar.document(oci::MANIFEST, image.to_string())
+    };
+    let index = |manifests: Vec<Descriptor>| {
+        let index = json!({ "schemaVersion": 2, "mediaType": oci::INDEX, "manifests": manifests });
+        liar.document(oci::INDEX, index.to_string())
+    };
+    let large = index((0..40).map(manifest).collect());
+    let small = (0..9).map(|part| {
+        let one = |number: usize| {
+            let config = Descriptor::of(oci::CONFIG, b"{}");
+            let image = json!({ "schemaVersion": 2, "config": config, "layers": [], "n": number });
+            liar.document(oci::MANIFEST, image.to_string())
+        };
+        index((0..60).map(|number| one(part * 60 + number)).collect())
+    });
+    let many = index(small.collect());
+    let to = format!("{}/team/copy:1", liar.addr).parse().unwrap();
+    for (top, words) in [
+        (large, "bytes of documents: at most 33554432 are taken"),
+        (many, "has 513 documents: at most 512 are taken"),
+    ] {
+        liar.tag("1", top.digest);
+        let error = client().copy(&liar.reference("1"), &to, quiet()).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    drop(scratch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_very_many_referrers_is_not_copied_in_part() {
+    let (scratch, liar) = (Scratch::new(), Liar::start().await);
+    let image = liar.serve(&scratch.layout("a", "one", 1000), "1");
+    let all: Vec<_> = (0..257).map(|n: usize| Descriptor::of("x", &n.to_le_bytes())).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": oci::INDEX, "manifests": all });
+    let index = liar.document(oci::INDEX, index.to_string());
+    liar.tag(&format!("sha256-{}", image.hex()), index.digest);
+    let to = format!("{}/team/copy:1", liar.addr).parse().unwrap();
+    let error = client().copy(&liar.reference("1"), &to, quiet()).await.unwrap_err();
+    assert!(error.to_string().contains("has 257 referrers: at most 256 are taken"), "{error}");
+    assert!(liar.seen().iter().all(|seen| !seen.path.contains("team/copy")), "nothing was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_leads_out_of_the_package_is_never_opened() {
     for (name, kind) in [
         ("../evil", b'0'),
@@ -179,9 +248,9 @@ async fn a_layer_that_leads_out_of_the_package_is_never_opened() {
         let pulled = client().pull(&liar.reference("1"), &store, quiet()).await.unwrap();
         let error = store.open_package(&pulled.image).unwrap_err();
         assert!(matches!(error, StoreError::Open(OpenError::Layout { .. })), "{name}: {error}");
-        assert!(text(&error).contains(name), "{}", text(&error));
+        assert!(error_text(&error).contains(name), "{}", error_text(&error));
         let error = client().inspect(&liar.reference("1")).await.unwrap_err();
-        assert!(text(&error).contains(name), "{}", text(&error));
+        assert!(error_text(&error).contains(name), "{}", error_text(&error));
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use wick_package::oci::{self, Descriptor, Platform};
-use wick_package::{Digest, LayerRole, Reason as _};
+use wick_package::{Digest, ImageDocuments, LayerRole, Layout, Reason as _};
 use wick_registry::{Registry, RegistryError, Settings};
 
 use crate::liar::{Act, Liar};
@@ -67,6 +68,84 @@ async fn a_cut_pull_goes_on_at_the_byte() {
     assert_eq!(seen[1].range, Some(format!("bytes={half}-")));
     assert!(pulled.moved < size + 20_000, "nothing moved twice: {}", pulled.moved);
     assert_whole(&store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_cut_is_asked_for_again() {
+    let (scratch, liar) = (Scratch::new(), Liar::start().await);
+    let layout = scratch.layout("a", "one", 1000);
+    let digest = liar.serve(&layout, "1");
+    let (manifest, _) = manifests(&layout);
+    let attached = signature(&liar, digest);
+    for path in ["manifests/1".to_owned(), manifest.digest.to_string(), attached] {
+        liar.rule(path, 2, Act::Cut(10));
+    }
+    let (store, meter) = (scratch.store(), Arc::new(Meter::default()));
+    let pulled = client().pull(&liar.reference("1"), &store, meter.clone()).await.unwrap();
+    assert_eq!((pulled.digest, pulled.referrers), (digest, 1));
+    assert_eq!(liar.seen_of("manifests/1").len(), 3);
+    assert_eq!(meter.waits.load(Ordering::Relaxed), 6);
+
+    // And given up as a blob is.
+    liar.rule("manifests/2", 99, Act::Cut(10));
+    liar.tag("2", digest);
+    let error = client().pull(&liar.reference("2"), &store, quiet()).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Cut { .. }), "{error}");
+    assert_eq!(liar.seen_of("manifests/2").len(), settings().backoff.failures as usize);
+}
+
+/// The manifests of a layout's index: this machine's, and the others'.
+fn manifests(layout: &std::path::Path) -> (Descriptor, Vec<Descriptor>) {
+    let layout = Layout::open(layout).unwrap();
+    let index: oci::Index = layout.json(&layout.only_image().unwrap(), "index").unwrap();
+    let ours = |entry: &Descriptor| entry.platform == Some(Platform::host());
+    let (ours, others): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(ours);
+    (ours[0].clone(), others)
+}
+
+/// Something that refers to an image, listed under the fallback tag; its config's digest.
+fn signature(liar: &Liar, image: Digest) -> String {
+    let config = liar.blob("application/vnd.oci.empty.v1+json", "{                    }");
+    let subject = json!({ "mediaType": oci::INDEX, "digest": image, "size": 1 });
+    let artifact = json!({
+        "schemaVersion": 2, "mediaType": oci::MANIFEST, "artifactType": "text/plain",
+        "config": config, "layers": [], "subject": subject,
+    });
+    let artifact = liar.document(oci::MANIFEST, artifact.to_string());
+    let index = json!({ "schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [artifact] });
+    let index = liar.document(oci::INDEX, index.to_string());
+    liar.tag(&format!("sha256-{}", image.hex()), index.digest);
+    config.digest.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_of_others_that_is_broken_stops_nothing() {
+    let other = br#"{"schemaVersion":2,"layers":[],"config":{}}"#;
+    for act in [
+        Act::Answer(404, vec![], String::new()),
+        Act::Answer(500, vec![], String::new()),
+        Act::Other(other.as_slice().into()),
+        Act::Cut(10),
+    ] {
+        let (scratch, liar) = (Scratch::new(), Liar::start().await);
+        let layout = scratch.layout("a", "one", 1000);
+        let digest = liar.serve(&layout, "1");
+        let (_, others) = manifests(&layout);
+        liar.rule(others[0].digest.to_string(), 99, act);
+        let store = scratch.store();
+        let pulled = client().pull(&liar.reference("1"), &store, quiet()).await.unwrap();
+        assert_eq!(pulled.digest, digest);
+        assert!(!store.has(&others[0]) && store.is_complete(&pulled.image));
+        let (package, _lease) = store.open_package(&pulled.image).unwrap();
+        package.verify().unwrap();
+        // What a signature is checked by: the index, and the manifest that leads to the files.
+        let documents = ImageDocuments::read(&store.blob_path(digest)).unwrap();
+        assert_eq!((documents.digest, documents.documents.len()), (digest, 2));
+        assert_whole(&store);
+        // Who asks for all platforms is told.
+        let to = format!("{}/team/copy:1", liar.addr).parse().unwrap();
+        client().copy(&liar.reference("1"), &to, quiet()).await.unwrap_err();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,15 +3,18 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use wick_package::{Reason as _, Reference};
+use wick_package::signature::cosign_tag;
+use wick_package::{Digest, Reason as _, Reference, oci};
 use wick_registry::{Artifact, Credentials, Registry, Settings};
 
-use crate::support::{Scratch, assert_whole, client, quiet, settings, weights_layer};
+use crate::support::{
+    Scratch, assert_whole, client, fixture, fixtures, quiet, settings, weights_layer,
+};
 
 /// Longest wait for the registry to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -175,9 +178,11 @@ async fn signatures_are_attached_listed_pulled_and_pushed_on() {
     let listed = client().referrers(&reference, pushed.digest).await.unwrap();
     assert_eq!(listed.len(), 2, "attached twice is there once");
     assert_eq!(listed[0].artifact_type.as_deref(), Some("application/x-test"));
-    let (image, layers) = client().artifact(&reference, &listed[0]).await.unwrap();
+    let manifest = client().artifact(&reference, &listed[0]).await.unwrap();
+    let image: oci::Image = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(image.subject.unwrap().digest, pushed.digest);
-    assert_eq!(layers[0].as_ref(), b"one");
+    let layer = client().artifact_blob(&reference, &image.layers[0]).await.unwrap();
+    assert_eq!(layer.as_ref(), b"one");
 
     let store = scratch.store();
     let pulled = client().pull(&reference, &store, quiet()).await.unwrap();
@@ -190,6 +195,62 @@ async fn signatures_are_attached_listed_pulled_and_pushed_on() {
     assert_eq!(client().referrers(&other, pushed.digest).await.unwrap().len(), 2);
     let missing = client().attach(&reference, layers_digest(), &signature("x")).await;
     assert!(missing.unwrap_err().is_not_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+async fn signatures_of_cosign_travel_under_their_tag_and_none_is_lost() {
+    let (scratch, real) = (Scratch::new(), Real::start(false));
+    let (image, signatures) = ("index.json", "sig-tag.json");
+    let digest = Digest::of(&fixture(image));
+    let tag = cosign_tag(digest);
+    let from = real.reference("vision/plus-one:1");
+    let under = |repository: &str| real.reference(&format!("{repository}:{tag}"));
+    let push = async |layout: &Path, to: &Reference| {
+        client().push_layout(layout, to, quiet()).await.unwrap();
+    };
+    push(&fixtures(&scratch, "image", image), &from).await;
+    push(&fixtures(&scratch, "signatures", signatures), &under("vision/plus-one")).await;
+    let whole = Digest::of(&fixture(signatures));
+
+    let store = scratch.store();
+    let pulled = client().pull(&from, &store, quiet()).await.unwrap();
+    assert_eq!((pulled.digest, pulled.referrers), (digest, 1));
+    assert_whole(&store);
+    let pushed = real.reference("pushed/plus-one:1");
+    client().push_stored(&store, &pulled.image, &pushed, quiet()).await.unwrap();
+    assert_eq!(client().digest(&under("pushed/plus-one")).await.unwrap(), whole);
+    let copied = real.reference("copied/plus-one:1");
+    assert_eq!(client().copy(&from, &copied, quiet()).await.unwrap().referrers, 1);
+    assert_eq!(client().digest(&under("copied/plus-one")).await.unwrap(), whole);
+    // It is in no list of referrers, where nobody would look for it.
+    let listed = client().referrers(&copied, digest).await.unwrap();
+    assert_eq!(listed.iter().map(|it| it.digest).collect::<Vec<_>>(), [whole]);
+
+    // One of the two there: it becomes two. One that is not among the two: it stays.
+    let variant = |change: &dyn Fn(&mut Vec<serde_json::Value>)| {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&fixture(signatures)).unwrap();
+        change(manifest["layers"].as_array_mut().unwrap());
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        let layout = fixtures(&scratch, "variant", signatures);
+        fs::write(layout.join(oci::blob_name(Digest::of(&bytes))), &bytes).unwrap();
+        let top = oci::Descriptor::of(oci::MANIFEST, &bytes);
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [top]});
+        fs::write(layout.join("index.json"), index.to_string()).unwrap();
+        (layout, Digest::of(&bytes))
+    };
+    let (fewer, _) = variant(&|layers| layers.truncate(1));
+    push(&fewer, &under("fewer/plus-one")).await;
+    client().copy(&from, &real.reference("fewer/plus-one:1"), quiet()).await.unwrap();
+    assert_eq!(client().digest(&under("fewer/plus-one")).await.unwrap(), whole);
+    let (other, its) = variant(&|layers| {
+        layers.truncate(1);
+        layers[0]["annotations"] = serde_json::json!({"another": "signature"});
+    });
+    push(&other, &under("other/plus-one")).await;
+    let refused = client().copy(&from, &real.reference("other/plus-one:1"), quiet()).await;
+    assert_eq!(refused.unwrap_err().code(), "other-signatures");
+    assert_eq!(client().digest(&under("other/plus-one")).await.unwrap(), its);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,8 +274,8 @@ async fn a_registry_with_passwords_wants_the_right_one() {
     with("secret").pull(&reference, &scratch.store(), quiet()).await.unwrap();
 }
 
-fn layers_digest() -> wick_package::Digest {
-    wick_package::Digest::of(b"no such image")
+fn layers_digest() -> Digest {
+    Digest::of(b"no such image")
 }
 
 fn signature(text: &str) -> Artifact {

@@ -57,6 +57,32 @@ impl Scratch {
     }
 }
 
+/// A file that the real cosign has made, or that it has signed.
+pub fn fixture(name: &str) -> Vec<u8> {
+    fs::read(fixture_folder().join(name)).unwrap()
+}
+
+fn fixture_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../package/tests/signature/fixtures")
+}
+
+/// A layout folder with all fixtures for blobs, whose image is the document `top`.
+pub fn fixtures(scratch: &Scratch, name: &str, top: &str) -> PathBuf {
+    let out = scratch.path(name);
+    fs::create_dir_all(out.join("blobs/sha256")).unwrap();
+    for entry in fs::read_dir(fixture_folder()).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        fs::write(out.join(oci::blob_name(Digest::of(&bytes))), bytes).unwrap();
+    }
+    let kind = if top.contains("index") { oci::INDEX } else { oci::MANIFEST };
+    let index = serde_json::json!({
+        "schemaVersion": 2, "manifests": [oci::Descriptor::of(kind, &fixture(top))],
+    });
+    fs::write(out.join("index.json"), index.to_string()).unwrap();
+    fs::write(out.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    out
+}
+
 /// Bytes that don't repeat soon.
 pub fn weights(len: usize) -> Vec<u8> {
     (0..len as u64).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()

@@ -47,13 +47,19 @@ impl<'t> Cursor<'t> {
         Self { text, at: 0 }
     }
 
-    /// Take a value as serde reads it.
+    /// Take a value as serde reads it. All of it must be text, which serde does not look at in
+    /// what nobody wants of it.
     pub fn value<T: Deserialize<'t>>(&mut self) -> Result<T, DecodeError> {
         let json = serde_json::Deserializer::from_slice(&self.text[self.at..]);
         let mut values = json.into_iter();
         match values.next() {
             Some(Ok(value)) => {
-                self.at += values.byte_offset();
+                let read = &self.text[self.at..][..values.byte_offset()];
+                if let Err(error) = std::str::from_utf8(read) {
+                    self.at += error.valid_up_to();
+                    return Err(self.syntax("a string is not UTF-8"));
+                }
+                self.at += read.len();
                 Ok(value)
             }
             Some(Err(error)) => Err(fault(self.text, self.at, &error)),

@@ -20,10 +20,10 @@ pub(crate) const SHARED_MEMORY: &str = "shared_memory_region";
 /// What the JSON object has.
 #[derive(Default)]
 struct Body<'t> {
-    id: Option<String>,
-    parameters: Parameters,
+    id: Option<Option<String>>,
+    parameters: Option<Parameters>,
     inputs: Option<Vec<Input<'t>>>,
-    outputs: Vec<Output>,
+    outputs: Option<Vec<Output>>,
 }
 
 struct Input<'t> {
@@ -64,15 +64,17 @@ fn decode_json(text: &[u8], binary: Bytes) -> Result<Decoded, DecodeError> {
     let inputs = body.inputs.take();
     let inputs = inputs.ok_or_else(|| DecodeError::Request("`inputs` is missing".into()))?;
     let inputs = tensors(&cursor, inputs, binary)?;
-    assemble(body.id, body.parameters, inputs, body.outputs, false)
+    let Body { id, parameters, outputs, .. } = body;
+    let (parameters, outputs) = (parameters.unwrap_or_default(), outputs.unwrap_or_default());
+    assemble(id.flatten(), parameters, inputs, outputs, false)
 }
 
 fn read_body<'t>(cursor: &mut Cursor<'t>) -> Result<Body<'t>, DecodeError> {
     let mut body = Body::default();
     cursor.object("an inference request: an object with `inputs`", |cursor, field| {
         match field {
-            "id" => body.id = cursor.value()?,
-            "parameters" => body.parameters = cursor.value()?,
+            "id" => once(&mut body.id, field, cursor.value()?)?,
+            "parameters" => once(&mut body.parameters, field, cursor.value()?)?,
             "inputs" => {
                 let mut all = Vec::new();
                 cursor.array("`inputs`: an array of tensors", |cursor| {
@@ -86,7 +88,7 @@ fn read_body<'t>(cursor: &mut Cursor<'t>) -> Result<Body<'t>, DecodeError> {
                 })?;
                 once(&mut body.inputs, field, all)?;
             }
-            "outputs" => body.outputs = cursor.value::<Outputs>()?.0,
+            "outputs" => once(&mut body.outputs, field, cursor.value::<Outputs>()?.0)?,
             _ => cursor.skip()?,
         }
         Ok(())
@@ -95,8 +97,8 @@ fn read_body<'t>(cursor: &mut Cursor<'t>) -> Result<Body<'t>, DecodeError> {
 }
 
 fn read_input<'t>(cursor: &mut Cursor<'t>) -> Result<Input<'t>, DecodeError> {
-    let (mut name, mut datatype, mut shape, mut data) = (None, None, None, None);
-    let mut parameters = Parameters::default();
+    let (mut name, mut datatype, mut shape) = (None, None, None);
+    let (mut parameters, mut data) = (None, None);
     let what = "an input: an object with `name`, `shape`, `datatype` and `data`";
     cursor.object(what, |cursor, field| match field {
         "name" => once(&mut name, field, cursor.value::<String>()?),
@@ -110,10 +112,7 @@ fn read_input<'t>(cursor: &mut Cursor<'t>) -> Result<Input<'t>, DecodeError> {
             let unread = cursor.unread()?;
             once(&mut data, field, unread)
         }
-        "parameters" => {
-            parameters = cursor.value()?;
-            Ok(())
-        }
+        "parameters" => once(&mut parameters, field, cursor.value::<Parameters>()?),
         _ => cursor.skip(),
     })?;
     let missing = |field| DecodeError::Request(format!("an input has no `{field}`"));
@@ -121,7 +120,7 @@ fn read_input<'t>(cursor: &mut Cursor<'t>) -> Result<Input<'t>, DecodeError> {
         name: name.ok_or_else(|| missing("name"))?,
         datatype: datatype.ok_or_else(|| missing("datatype"))?,
         shape: shape.ok_or_else(|| missing("shape"))?,
-        parameters,
+        parameters: parameters.unwrap_or_default(),
         data,
     })
 }

@@ -354,7 +354,7 @@ impl Flow {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             let Some(answer) = &mut job.answer else { continue };
             if answer.packet_size(&job.reply) > broker.packet {
-                let (limit, whose) = (broker.packet as u64, "the broker".to_owned());
+                let (limit, whose) = (broker.packet as u64, "the broker".into());
                 *answer = Answer::failed(&Failure::TooLarge { limit, whose });
             }
             if job.qos == QoS::AtMostOnce {

@@ -9,6 +9,7 @@ use wick_engine::{InferRequest, Model, ModelKind};
 
 use super::state::Condition;
 use super::{Inner, rest};
+use crate::body::Whose;
 use crate::cores::Part;
 use crate::gate::Gate;
 use crate::metrics::{ModelMetrics, unix_millis};
@@ -19,6 +20,8 @@ pub struct Live {
     pub model: Model,
     pub name: String,
     pub version: String,
+    /// Its name as that of who sets a limit.
+    pub(super) whose: Whose,
     pub gate: Arc<Gate>,
     pub metrics: ModelMetrics,
     /// Its part of the processor. None for a model that may wait for the network: what it
@@ -71,12 +74,12 @@ pub(crate) enum Woken {
 impl Live {
     /// Most bytes of a request for it on a server that takes `server`, and whose limit that
     /// is.
-    pub(crate) fn body_limit(&self, server: u64) -> (u64, String) {
+    pub(crate) fn body_limit(&self, server: u64) -> (u64, Whose) {
         let package = self.model.limits().request;
         if package <= server {
-            (package, format!("model `{}`", self.name))
+            (package, self.whose.clone())
         } else {
-            (server, "this server".to_owned())
+            (server, Whose::Fixed("this server"))
         }
     }
 

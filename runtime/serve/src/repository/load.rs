@@ -13,6 +13,7 @@ use wick_package::{Blob, GraphSpec, Package, RelPath};
 use super::live::Memory;
 use super::state::Event;
 use super::{Entry, Inner, Live, MIN_CONCURRENCY, RepositoryError, Slot, rest};
+use crate::body::Whose;
 use crate::codec;
 use crate::gate::Gate;
 
@@ -261,7 +262,8 @@ fn live(inner: &Arc<Inner>, name: String, model: Model, probe: Option<InferReque
             probe,
             fault: parking_lot::Mutex::default(),
         };
-        Live { model, name, version, gate, metrics, part, memory }
+        let whose = Whose::Loaded(format!("model `{name}`").into());
+        Live { model, name, version, whose, gate, metrics, part, memory }
     })
 }
 
@@ -303,7 +305,9 @@ async fn warmup_request(
 }
 
 fn read_file(package: &Package, path: &RelPath, limit: u64) -> io::Result<Bytes> {
-    let Blob { path, offset, len, .. } = package.file(path)?;
+    let blob = package.file(path)?;
+    let must = package.must_have(&blob);
+    let Blob { path, offset, len, .. } = blob;
     if len > limit {
         let text = format!("it has {len} bytes, and requests of this package may have {limit}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
@@ -312,6 +316,7 @@ fn read_file(package: &Package, path: &RelPath, limit: u64) -> io::Result<Bytes>
     file.seek(SeekFrom::Start(offset))?;
     let mut text = Vec::new();
     file.take(len).read_to_end(&mut text)?;
+    must.map_or(Ok(()), |must| must.check(&text))?;
     Ok(Bytes::from(text))
 }
 

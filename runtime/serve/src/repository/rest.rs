@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::MutexGuard;
 use tokio_util::sync::CancellationToken;
-use wick_package::Reason as _;
+use wick_package::{Reason as _, error_text};
 
 use super::idle::{self, Care, Seen};
 use super::room::{self, Held};
 use super::{Inner, Live, Repository};
-use crate::respond::{Failure, chain};
+use crate::respond::Failure;
 
 /// Pauses between two looks at the models. The short one bounds the work, the long one how
 /// late a model is seen that was loaded meanwhile.
@@ -202,7 +202,7 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
     let start = Instant::now();
     let woken = live.model.wake().await;
     if let Err(error) = woken {
-        let text = chain(&error);
+        let text = error_text(&error);
         tracing::warn!(model = live.name, code = error.code(), error = text, "not loaded again");
         live.set_fault(Some((error.code(), text.clone())));
         return Err(Failure::Asleep { model: live.name.clone(), why: text });

@@ -10,6 +10,7 @@ use wick_serve::{Repository, RepositoryError, RepositorySettings, Source};
 use crate::failure::{Failure, Outcome};
 use crate::host::{self, HostArgs};
 use crate::output::{self, Format};
+use crate::weights;
 
 /// Report every mistake in a package
 ///
@@ -32,6 +33,7 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs, format: Format) -> Outcome {
     let package = host::open(&args.package)?;
+    weights::check_runnable(&package)?;
     if args.verify {
         package.verify().map_err(|error| Failure::open(&error))?;
     }

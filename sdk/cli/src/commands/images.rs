@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use wick_package::Package;
 use wick_registry::gc::Limits;
-use wick_registry::{Fault, Progress, Report, Store, StoredImage, Swept};
+use wick_registry::{Damaged, Fault, Progress, Report, Store, StoredImage, Swept};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -109,6 +109,7 @@ pub fn remove(args: &RmArgs, format: Format) -> Outcome {
         all.blobs += swept.blobs;
         all.partials += swept.partials;
         all.bytes += swept.bytes;
+        all.damaged = swept.damaged;
     }
     report(&all, args.dry_run, format);
     Ok(())
@@ -129,6 +130,10 @@ fn report(swept: &Swept, dry_run: bool, format: Format) {
     }
     for image in &swept.images {
         output::line(image);
+    }
+    for Damaged { image, why } in &swept.damaged {
+        let what = output::cyan("damaged:");
+        eprintln!("{what} {image}: {why}; it stays until `wick rm` or `wick images --repair`");
     }
     let would = if dry_run { "would free" } else { "freed" };
     let bytes = output::size(swept.bytes);

@@ -10,7 +10,7 @@ use wick_registry::Lease;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::quantity;
-use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs};
 
 /// Make a package from a model that is elsewhere
 ///
@@ -62,9 +62,7 @@ pub struct ImportArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 pub fn run(args: &ImportArgs, format: Format) -> Outcome {
@@ -102,12 +100,16 @@ pub fn run(args: &ImportArgs, format: Format) -> Outcome {
 
 /// Have an artifact of a registry in the store.
 fn pull(args: &ImportArgs, name: &str, format: Format) -> Outcome<(Source, Lease)> {
+    if let Some(out) = &args.out {
+        // Before anything is pulled.
+        wick_import::check_free(out).map_err(|error| failure(&error))?;
+    }
     if args.dry_run {
         return Err(Failure::usage("a dry run pulls nothing, and so can't tell what is in it")
             .help("look at it with `wick inspect`, or import it without --dry-run"));
     }
     let reference = registries::reference(name)?;
-    let (registry, store) = (args.registries.registry()?, args.store.store()?);
+    let (registry, store) = (args.images.registry()?, args.images.store()?);
     let bar = Bar::new(format, &reference);
     let pulled = registries::block_on(async {
         let pulled = registry.pull(&reference, &store, bar.clone()).await;

@@ -4,17 +4,27 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use wick_package::oci::Descriptor;
+use wick_package::signature::{Otherwise, Policy, Signature};
 use wick_package::{Digest, GraphSpec, Layer, Manifest, Package, RelPath, TensorSpec};
 
 use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
-use crate::registries::{self, RegistryArgs, StoreArgs};
+use crate::policy::{self, SignatureArgs};
+use crate::registries::{self, ImageArgs};
+use crate::signatures::{self, Shown};
 
 /// Show what is in a package: tensors, graphs, devices, layers, sizes, digests, signatures
 ///
-/// Of an image at a registry, only what describes it is fetched, and not the weights.
+/// Of an image at a registry, only what describes it is fetched, and not the weights. What
+/// signatures say is only known to be so where --key or --policy names the key; `wick verify`
+/// decides.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wick inspect ./filetype
+  wick inspect filetype-1.2.0.tar --key release.pub
+  wick inspect registry.example.com/team/filetype:1.2.0 --policy policy.toml --output json")]
 pub struct InspectArgs {
     /// A package directory, an OCI layout, its tar, or an image of the store or of a registry
     #[arg(value_name = "PACKAGE", default_value = ".")]
@@ -25,10 +35,16 @@ pub struct InspectArgs {
     /// Ask the registry, even if the image is in the store
     #[arg(long)]
     remote: bool,
+    /// A public key: say which signatures it has made; several times for several
+    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
+    key: Vec<PathBuf>,
+    /// Say which signatures the keys of this policy have made
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     #[command(flatten)]
-    registries: RegistryArgs,
+    signatures: SignatureArgs,
     #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 /// What is shown.
@@ -40,6 +56,7 @@ struct View {
     files: Vec<File>,
     /// None for what is no image of the store or of a registry.
     image: Option<Image>,
+    signatures: Vec<Shown>,
 }
 
 /// What an image has beside the package.
@@ -59,7 +76,19 @@ struct File {
 }
 
 pub fn run(args: &InspectArgs, format: Format) -> Outcome {
-    let view = view(args)?;
+    let keys = match &args.policy {
+        Some(path) => policy::read(path)?.keys,
+        None => policy::trusted(&args.key)?,
+    };
+    let (mut view, mut found) = view(args)?;
+    found.extend(beside(args, view.digest)?);
+    let shown = found.iter().map(|signature| Shown::of(signature, view.digest, &keys));
+    for signature in shown {
+        // One may be beside the image and in the node's store as well.
+        if !view.signatures.contains(&signature) {
+            view.signatures.push(signature);
+        }
+    }
     match format {
         Format::Json => output::json(&to_json(&view)),
         Format::Human | Format::Raw => output::line(to_text(&view)),
@@ -67,12 +96,22 @@ pub fn run(args: &InspectArgs, format: Format) -> Outcome {
     Ok(())
 }
 
-fn view(args: &InspectArgs) -> Outcome<View> {
+/// The signatures in the envelopes that were named, in the one beside the image, and in the node's
+/// store.
+fn beside(args: &InspectArgs, digest: Digest) -> Outcome<Vec<Signature>> {
+    // It is not asked: nothing is opened by it.
+    let policy = Policy { default: Otherwise::Deny, keys: Vec::new(), rules: Vec::new() };
+    let gate = args.signatures.gate(policy, None)?;
+    gate.signatures(&args.package, digest).map_err(|error| Failure::open(&error))
+}
+
+/// What is shown, and the signatures that came with it.
+fn view(args: &InspectArgs) -> Outcome<(View, Vec<Signature>)> {
     let Some(name) = registries::name_of(&args.package) else {
-        return View::of(&host::open(&args.package)?, !args.no_digests);
+        return Ok((View::of(&host::open(&args.package)?, !args.no_digests)?, Vec::new()));
     };
     if !args.remote {
-        let store = args.store.store()?;
+        let store = args.images.store()?;
         if let Ok(image) = store.find(name) {
             let opened = store.open_package(&image.descriptor);
             let (package, _lease) = opened.map_err(|error| Failure::stored(&error))?;
@@ -80,29 +119,31 @@ fn view(args: &InspectArgs) -> Outcome<View> {
             let reference = image.names.first().cloned().unwrap_or_else(|| name.to_owned());
             let referrers = image.referrers;
             view.image = Some(Image { reference, platforms: Vec::new(), referrers });
-            return Ok(view);
+            let found = signatures::stored(&store, view.digest)?;
+            return Ok((view, found));
         }
         if !registries::is_whole_name(name) {
             // The error of a path, which a word like this mostly is.
-            return View::of(&host::open(&args.package)?, false);
+            return Ok((View::of(&host::open(&args.package)?, false)?, Vec::new()));
         }
     }
     remote(args, name)
 }
 
-fn remote(args: &InspectArgs, name: &str) -> Outcome<View> {
+fn remote(args: &InspectArgs, name: &str) -> Outcome<(View, Vec<Signature>)> {
     let reference = registries::reference(name)?;
-    let registry = args.registries.registry()?;
+    let registry = args.images.registry()?;
     let seen = registries::block_on(async {
         registry.inspect(&reference).await.map_err(|error| Failure::of(&error))
     })?;
+    let found = signatures::remote(&registry, &reference, seen.digest, &seen.referrers)?;
     let files = seen.manifest.files().into_iter().map(|file| File {
         path: file.path.to_string(),
         role: file.role.as_str(),
         size: None,
         digest: seen.file_digests.get(file.path.as_str()).copied(),
     });
-    Ok(View {
+    let view = View {
         files: files.collect(),
         digest: seen.digest,
         path: None,
@@ -113,7 +154,9 @@ fn remote(args: &InspectArgs, name: &str) -> Outcome<View> {
             referrers: seen.referrers,
         }),
         manifest: seen.manifest,
-    })
+        signatures: Vec::new(),
+    };
+    Ok((view, found))
 }
 
 // === impl View ===
@@ -127,6 +170,7 @@ impl View {
             layers: package.layers(),
             files: files(package, digests)?,
             image: None,
+            signatures: Vec::new(),
         })
     }
 }
@@ -193,6 +237,7 @@ fn to_json(view: &View) -> Value {
         },
         "files": files,
         "layers": view.layers,
+        "signatures": view.signatures,
         "image": view.image.as_ref().map(|image| json!({
             "reference": image.reference,
             "platforms": image.platforms,
@@ -239,8 +284,9 @@ fn to_text(view: &View) -> String {
     add("Graphs", graphs(manifest));
     add("Files", file_table(&view.files));
     add("Layers", layers(&view.layers));
+    add("Signatures", signatures::table(&view.signatures));
     if let Some(image) = &view.image {
-        add("Signatures and other referrers", referrers(&image.referrers));
+        add("Referrers", referrers(&image.referrers));
     }
     text.trim_end().to_owned()
 }

@@ -9,6 +9,7 @@ use wick_package::{ImageRef, Package};
 use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
+use crate::weights;
 
 /// Pack a package into an OCI image
 ///
@@ -41,6 +42,7 @@ enum Kind {
 
 pub fn run(args: &PackArgs, format: Format) -> Outcome {
     let package = host::open(&args.package)?;
+    weights::check_packable(&package)?;
     let (out, kind) = destination(args, &package);
     if args.dry_run {
         plan(args, &package, &out, format);

@@ -11,7 +11,8 @@ use wick_registry::{Progress, Pushed, Registry, Store};
 use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
-use crate::registries::{self, Bar, RegistryArgs, StoreArgs};
+use crate::registries::{self, Bar, ImageArgs};
+use crate::weights;
 
 /// Push a package to a registry
 ///
@@ -34,9 +35,7 @@ pub struct PushArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
 }
 
 pub fn run(args: &PushArgs, format: Format) -> Outcome {
@@ -57,11 +56,11 @@ pub fn run(args: &PushArgs, format: Format) -> Outcome {
     if args.dry_run {
         return plan(args, is_path.then_some(path), &to, format);
     }
-    let registry = args.registries.registry()?;
+    let registry = args.images.registry()?;
     let bar = Bar::new(format, &to);
     let pushed = match is_path {
         true => push_path(args, path, &registry, &to, bar.clone()),
-        false => push_stored(&args.store.store()?, &args.package, &registry, &to, bar.clone()),
+        false => push_stored(&args.images.store()?, &args.package, &registry, &to, bar.clone()),
     };
     bar.done();
     report(&pushed?, format);
@@ -86,8 +85,9 @@ fn push_path(
         return push(path);
     }
     let package = host::open(path)?;
+    weights::check_packable(&package)?;
     // Where there is room for images; not /tmp, which often is memory.
-    let store = args.store.store()?;
+    let store = args.images.store()?;
     let scratch = store.scratch().map_err(|error| Failure::stored(&error))?;
     let layout = scratch.path().join("layout");
     let options = Options { format: pack::Format::Folder, reference: Some(to.image().clone()) };
@@ -122,9 +122,13 @@ fn report(pushed: &Pushed, format: Format) {
 
 fn plan(args: &PushArgs, path: Option<&Path>, to: &Reference, format: Format) -> Outcome {
     let package = match path {
-        Some(path) => host::open(path)?,
+        Some(path) => {
+            let package = host::open(path)?;
+            weights::check_packable(&package)?;
+            package
+        }
         None => {
-            let store = args.store.store()?;
+            let store = args.images.store()?;
             let image = store.find(&args.package).map_err(|error| Failure::stored(&error))?;
             host::open(&store.blob_path(image.digest()))?
         }

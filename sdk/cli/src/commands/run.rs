@@ -37,7 +37,7 @@ use crate::host::{self, Host, HostArgs};
 use crate::output::{self, Format};
 use crate::policy::PolicyArgs;
 use crate::quantity;
-use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs, PullPolicy};
 
 use cycle::CycleArgs;
 use edge::EdgeArgs;
@@ -102,9 +102,7 @@ pub struct RunArgs {
     #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -124,10 +122,9 @@ pub fn run(mut args: RunArgs, format: Format) -> Outcome<ExitCode> {
     let grants = args.grants.grants(env)?;
     args.mqtt.settings(&limits(&args), env)?;
     // What is held is not deleted from the store while it runs.
-    let (packages, _held) =
-        registries::have_all(&args.packages, &args.registries, &args.store, args.pull, format)?;
+    let (packages, _held) = registries::have_all(&args.packages, &args.images, args.pull, format)?;
     for (asked, path) in args.packages.iter().zip(&packages) {
-        args.policy.know(asked, path, &args.store)?;
+        args.policy.know(asked, path, &args.images)?;
     }
     args.packages = packages;
     if args.check_config {

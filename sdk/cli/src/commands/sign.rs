@@ -1,23 +1,20 @@
 //! `wick sign`: say with a key that an image is approved.
 
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
-use wick_package::oci::Annotations;
-use wick_package::signature::{
-    BUNDLE_TYPE, Envelope, PublicKey, Referrer, Signature, Subject, envelope_beside, read_envelope,
-};
+use wick_package::signature::{Envelope, PublicKey, Signature, Subject, envelope_beside};
 use wick_package::{Digest, ImageDocuments, Reference};
-use wick_registry::Artifact;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::keys::PassphraseArgs;
 use crate::output::{self, Format};
 use crate::policy::SignatureArgs;
-use crate::registries::{self, PullPolicy, RegistryArgs, StoreArgs};
+use crate::registries::{self, ImageArgs, PullPolicy};
+use crate::signatures;
 
 /// Sign an image
 ///
@@ -51,9 +48,7 @@ pub struct SignArgs {
     #[command(flatten)]
     signatures: SignatureArgs,
     #[command(flatten)]
-    registries: RegistryArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    images: ImageArgs,
     /// Say what would be signed
     #[arg(long)]
     dry_run: bool,
@@ -70,8 +65,7 @@ enum To {
 pub fn run(args: &SignArgs, format: Format) -> Outcome {
     let asked = std::slice::from_ref(&args.image);
     let policy = PullPolicy::default();
-    let (paths, _held) =
-        registries::have_all(asked, &args.registries, &args.store, policy, format)?;
+    let (paths, _held) = registries::have_all(asked, &args.images, policy, format)?;
     let path = paths.first().unwrap_or(&args.image);
     let named = registries::name_of(&args.image).map(registries::reference).transpose()?;
     let image = ImageDocuments::read(path).map_err(|error| Failure::open(&error))?;
@@ -136,7 +130,7 @@ impl To {
         let envelope = Envelope::new(image.digest, image.documents, vec![signature]);
         let envelope = envelope.map_err(|error| Failure::of(&error))?;
         match self {
-            Self::File(path) => write(path, envelope),
+            Self::File(path) => signatures::write(path, envelope),
             _ => args.signatures.store().put(envelope).map_err(|error| Failure::of(&error)),
         }
     }
@@ -151,44 +145,20 @@ impl Display for To {
     }
 }
 
-/// Put a signature beside its image at the registry.
+/// Put a signature beside its image at the registry, and in the store, where the image is now.
 fn attach(args: &SignArgs, reference: &Reference, image: Digest, signature: &Signature) -> Outcome {
-    let annotations = Referrer::annotations(signature);
-    // Only signatures of cosign 2 have no bundle, and this one is ours.
-    let bundle = signature.to_bundle().unwrap_or_default();
-    let artifact = Artifact {
-        artifact_type: BUNDLE_TYPE.to_owned(),
-        annotations,
-        layers: vec![(BUNDLE_TYPE.to_owned(), Annotations::new(), bundle)],
-    };
-    let registry = args.registries.registry()?;
+    // Only signatures of cosign 2 are none, and this one is ours.
+    let Some(artifact) = signatures::artifact(signature) else { return Ok(()) };
+    let registry = args.images.registry()?;
     registries::block_on(async {
         let attached = registry.attach(reference, image, &artifact).await;
         attached.map(drop).map_err(|error| Failure::of(&error))
-    })
-}
-
-/// Write an envelope, with the signatures that are there.
-fn write(path: &Path, envelope: Envelope) -> Outcome {
-    let before = read_envelope(path).map_err(|error| Failure::open(&error))?;
-    let whole = match before {
-        Some(before) => before.merged(envelope).map_err(|error| {
-            Failure::of(&error).about(path).help("name another file with --out, or remove it")
-        })?,
-        None => envelope,
+    })?;
+    let store = args.images.store()?;
+    let keep = || {
+        let stored = store.find(&image.to_string())?;
+        let lease = store.lease()?;
+        store.attach_artifact(&lease, &stored.descriptor, &artifact).map(drop)
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))?;
-        std::io::Write::write_all(&mut file, whole.to_json().as_bytes())?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|error: std::io::Error| {
-        let text = format!("cannot write {}", path.display());
-        Failure::new(Exit::CannotCreate, "cannot-write", text).caused_by(Some(&error))
-    })
+    keep().map_err(|error| Failure::stored(&error))
 }

@@ -81,6 +81,33 @@ fn weights_beside_a_model_are_packed_with_it() {
 }
 
 #[test]
+fn a_model_with_weights_in_another_file_runs_from_its_directory_and_is_not_packed() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.package_of("net", &onnx::external_data("w.bin"), "");
+    let refused = |args: &[&str]| {
+        let output = sandbox.run(args);
+        assert_eq!(output.status.code(), Some(65), "{args:?}: {}", text(&output));
+        let told = text(&output);
+        assert!(told.contains("`model.onnx` has weights in another file, `w.bin`"), "{told}");
+        assert!(told.contains("onnx.save(onnx.load('model.onnx'), 'model.onnx')"), "{told}");
+    };
+    refused(&["check", "net"]);
+    let weights: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    fs::write(dir.join("w.bin"), weights).unwrap();
+    sandbox.json(&["check", "net", "--load"]);
+    let answer = sandbox.json(&["infer", "net", "-i", "[10, 10, 10, 10]"]);
+    assert_eq!(answer["outputs"][0]["data"], json!([11.0, 12.0, 13.0, 14.0]));
+    refused(&["pack", "net", "-o", "net.tar"]);
+    refused(&["pack", "net", "--dry-run"]);
+    refused(&["push", "net", "localhost:1/net:1"]);
+    refused(&["push", "net", "localhost:1/net:1", "--dry-run"]);
+    assert!(!sandbox.path("net.tar").exists());
+    fs::write(dir.join("model.onnx"), onnx::external_data("../w.bin")).unwrap();
+    let output = sandbox.run(&["check", "net"]);
+    assert!(text(&output).contains("outside of the model's folder"), "{}", text(&output));
+}
+
+#[test]
 fn people_are_told_what_was_made_and_what_to_do_next() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path("Plus One.onnx"), onnx::add_scalar(1.0, &[-1, 4])).unwrap();

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod bundles;
 mod calls;
 mod compile;
 mod examples;

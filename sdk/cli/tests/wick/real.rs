@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use wick_package::{Digest, oci};
 use wick_testing::onnx;
 
 use crate::support::{Sandbox, str, text};
@@ -253,4 +254,165 @@ fn a_signature_travels_with_its_image_and_a_policy_asks_for_it() {
     let mirrored = format!("{policy}signed_as = [\"{}\"]\n", real.image("team/*"));
     fs::write(sandbox.path("policy.toml"), mirrored).unwrap();
     assert_eq!(code(&["verify", &copy, "--store", "copied"]), Some(0));
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn who_has_signed_at_a_registry_is_shown_and_the_envelope_is_had_from_there() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let image = real.image("team/plus-one:1");
+    sandbox.json(&["push", str(&sandbox.package("plus-one")), &image, "--plain-http"]);
+    sandbox.json(&["key", "generate", "release", "--no-passphrase"]);
+    let inspect = ["inspect", &image, "--plain-http", "--key", "release.pub"];
+    assert_eq!(sandbox.json(&inspect)["signatures"], json!([]));
+    assert!(text(&sandbox.run(&inspect)).contains("Signatures\nnone"));
+    sandbox.json(&["sign", &image, "--key", "release.key", "--plain-http"]);
+
+    // The store, which has the image from signing, has the signature as well.
+    let verify = ["verify", &image, "--key", "release.pub"];
+    let verified = sandbox.json(&[&verify[..], &["--pull", "never"]].concat());
+    let seen = sandbox.json(&[&inspect[..], &["--remote", "--store", "empty"]].concat());
+    let signature = &seen["signatures"][0];
+    assert_eq!(seen["signatures"].as_array().unwrap().len(), 1, "{seen}");
+    assert_eq!(signature["name"], real.image("team/plus-one"));
+    assert_eq!(signature["created"], verified["signed_at"]);
+    assert_eq!((&signature["by"], &signature["verified"]), (&json!("release.pub"), &json!(true)));
+    let empty = sandbox.json(&["images", "--store", "empty"]);
+    assert_eq!(empty["images"], json!([]), "no layer was pulled");
+
+    // Another machine makes the envelope, and a third needs nothing else beside the image.
+    let out = ["--out", "envelope.json", "--plain-http", "--store", "other"];
+    sandbox.json(&[&verify[..], &out].concat());
+    let pack = ["pack", "plus-one", "-o", "image.tar", "--name", &image];
+    assert_eq!(sandbox.json(&pack)["digest"], seen["digest"]);
+    let offline = ["verify", "image.tar", "--key", "release.pub"];
+    assert_eq!(sandbox.run(&offline).status.code(), Some(77));
+    sandbox.json(&[&offline[..], &["--envelope", "envelope.json"]].concat());
+    sandbox.json(&[&verify[..], &["--node", "--plain-http", "--store", "other"]].concat());
+    sandbox.json(&offline);
+}
+
+/// The files that the real cosign has made, and what it has signed.
+fn fixtures() -> std::path::PathBuf {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.join("../../runtime/package/tests/signature/fixtures")
+}
+
+/// A layout of all fixtures whose image is one of them.
+fn layout(sandbox: &Sandbox, name: &str, top: &str) -> String {
+    let out = sandbox.path(name);
+    fs::create_dir_all(out.join("blobs/sha256")).unwrap();
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        let blob = out.join("blobs/sha256").join(Digest::of(&bytes).hex());
+        fs::write(blob, bytes).unwrap();
+    }
+    let kind = if top.contains("index") { oci::INDEX } else { oci::MANIFEST };
+    let top = oci::Descriptor::of(kind, &fs::read(fixtures().join(top)).unwrap());
+    let index = json!({"schemaVersion": 2, "manifests": [top]});
+    fs::write(out.join("index.json"), index.to_string()).unwrap();
+    fs::write(out.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    str(&out).to_owned()
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn what_cosign_2_has_signed_at_a_registry_runs_under_a_policy() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let (image, copy) = (real.image("vision/plus-one:1"), real.image("edge/plus-one:1"));
+    let pushed =
+        sandbox.json(&["push", &layout(&sandbox, "image", "index.json"), &image, "--plain-http"]);
+    let digest = pushed["digest"].as_str().unwrap();
+    let keys = fixtures();
+    let policy = |keys_of_rule: &str| {
+        let text = format!(
+            "default = \"deny\"\n[[key]]\nname = \"ops\"\nfile = \"{0}/p256.pub\"\n\
+             [[key]]\nname = \"edge\"\nfile = \"{0}/ed25519.pub\"\n\
+             [[rule]]\nimages = [\"*\"]\nkeys = [{keys_of_rule}]\nmin = 2\n\
+             signed_as = [\"127.0.0.1:5055/vision/*\"]\n",
+            keys.display()
+        );
+        fs::write(sandbox.path("policy.toml"), text).unwrap();
+    };
+    policy("\"ops\", \"edge\"");
+    let under = ["--policy", "policy.toml", "--plain-http"];
+    let code = |args: &[&str]| sandbox.run(&[args, &under].concat()).status.code();
+    assert_eq!(code(&["verify", &image, "--store", "before"]), Some(77));
+
+    let tag = format!("{}.sig", digest.replace(':', "-"));
+    let signatures = layout(&sandbox, "signatures", "sig-tag.json");
+    let under_tag = real.image(&format!("vision/plus-one:{tag}"));
+    sandbox.json(&["push", &signatures, &under_tag, "--plain-http"]);
+    let pulled = sandbox.json(&["pull", &image, "--plain-http"]);
+    assert_eq!(pulled["referrers"], 1);
+    let verified = sandbox.json(&["verify", &image, "--policy", "policy.toml"]);
+    assert_eq!(verified["by"], json!(["ops", "edge"]));
+    assert_eq!(code(&["run", &image, "--check-config"]), Some(0));
+    sandbox.json(&["copy", &image, &copy, "--plain-http"]);
+    assert_eq!(code(&["run", &copy, "--check-config", "--store", "copied"]), Some(0));
+    // What has been judged unsigned before is asked for again.
+    assert_eq!(code(&["verify", &image, "--store", "before"]), Some(77));
+    assert_eq!(code(&["verify", &image, "--store", "before", "--pull", "always"]), Some(0));
+
+    // From the registry and from the store it looks the same.
+    for more in [&["--remote"][..], &[]] {
+        let inspect = [&["inspect", &image], &under[..], more].concat();
+        let seen = sandbox.json(&inspect);
+        let by: Vec<_> =
+            seen["signatures"].as_array().unwrap().iter().map(|it| it["by"].clone()).collect();
+        assert_eq!(by, [json!("ops"), json!("edge")], "{seen}");
+        let first = &seen["signatures"][0];
+        assert_eq!(first["form"], "simple-signing");
+        assert_eq!(first["name"], "127.0.0.1:5055/vision/plus-one");
+        assert_eq!(first["created"], json!(null), "this form has no place for it");
+    }
+    // And the envelope has it for a node.
+    sandbox.json(&[&["verify", &image], &under[..], &["--out", "envelope.json"]].concat());
+    let envelope = fs::read_to_string(sandbox.path("envelope.json")).unwrap();
+    assert!(envelope.contains("\"cosign\""), "{envelope}");
+}
+
+#[test]
+#[ignore = "needs docker-registry; cargo xtask registry"]
+fn a_node_gets_signatures_with_a_pull_and_a_bundle_pulls_what_is_missing() {
+    let sandbox = Sandbox::new();
+    let real = Real::start(&sandbox, false);
+    let package = sandbox.package("plus-one");
+    let image = real.image("team/plus-one:1");
+    sandbox.json(&["push", str(&package), &image, "--plain-http"]);
+    sandbox.json(&["key", "generate", "release", "--no-passphrase"]);
+    let pull = ["pull", &image, "--plain-http", "--node"];
+    let pulled = sandbox.json(&pull);
+    assert_eq!((&pulled["node"]["unsigned"], &pulled["moved"].is_u64()), (&json!([image]), &true));
+    let human = sandbox.run(&pull);
+    assert_eq!(human.status.code(), Some(0), "{}", text(&human));
+    assert!(text(&human).contains("has no signatures"), "{}", text(&human));
+    assert!(!sandbox.path("signatures").exists());
+
+    sandbox.json(&["sign", &image, "--key", "release.key", "--plain-http"]);
+    let pulled = sandbox.json(&pull);
+    assert_eq!(pulled["node"]["signatures"], 1, "{pulled}");
+    assert_eq!(fs::read_dir(sandbox.path("signatures/by-package")).unwrap().count(), 1);
+    let elsewhere = sandbox.json(&[&pull[..], &["--signatures", "elsewhere"]].concat());
+    assert_eq!(elsewhere["node"]["store"], "elsewhere");
+    assert!(sandbox.path("elsewhere/by-package").is_dir());
+
+    // A store that has nothing, and then an image whose signature came later.
+    let bundle = ["bundle", &image, "-o", "site.tar", "--plain-http", "--store", "fresh"];
+    let made = sandbox.json(&bundle);
+    assert_eq!(
+        (&made["images"][0]["name"], &made["images"][0]["signatures"]),
+        (&json!(image), &json!(1))
+    );
+    sandbox.json(&["key", "generate", "second", "--no-passphrase"]);
+    sandbox.json(&["sign", &image, "--key", "second.key", "--plain-http"]);
+    assert_eq!(sandbox.json(&bundle)["digest"], made["digest"]);
+    let newer = sandbox.json(&[&bundle[..], &["--pull", "always"]].concat());
+    assert_eq!(newer["images"][0]["signatures"], 2);
+    drop(real);
+    sandbox.json(&["load", "site.tar", "--store", "site"]);
+    let verify = ["verify", &image, "--key", "second.pub", "--pull", "never", "--store", "site"];
+    assert_eq!(sandbox.json(&verify)["by"], json!(["second.pub"]));
 }

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use wick_package::Digest;
+use wick_registry::Store;
 
 use crate::support::{Sandbox, str, text};
 
@@ -185,4 +188,132 @@ fn a_dry_run_signs_nothing() {
     let plan = sandbox.json(&["sign", "image.tar", "--key", "release.key", "--dry-run"]);
     assert_eq!(plan["dry_run"], true);
     assert!(!sandbox.path("image.tar.envelope.json").exists());
+}
+
+#[test]
+fn inspect_shows_who_has_signed_what_and_when() {
+    let sandbox = prepared();
+    let inspect = |more: &[&str]| sandbox.json(&[&["inspect", "image.tar"], more].concat());
+    assert_eq!(inspect(&[])["signatures"], json!([]));
+    let human = |more: &[&str]| text(&sandbox.run(&[&["inspect", "image.tar"], more].concat()));
+    assert!(human(&[]).contains("Signatures\nnone"), "{}", human(&[]));
+
+    let signed = sandbox.json(&["sign", "image.tar", "--key", "release.key"]);
+    let id = sandbox.json(&["key", "show", "release.pub"])["id"].clone();
+    sandbox.json(&["key", "generate", "other", "--no-passphrase"]);
+    let shown = |by: Value, verified: Value| {
+        json!([{
+            "form": "sigstore-bundle", "key": id, "by": by, "verified": verified, "name": NAME,
+            "created": signed["signed_at"], "fault": null,
+        }])
+    };
+    assert_eq!(inspect(&[])["signatures"], shown(Value::Null, Value::Null));
+    let by_key = inspect(&["--key", "other.pub", "--key", "release.pub"]);
+    assert_eq!(by_key["signatures"], shown("release.pub".into(), true.into()));
+    let by_policy = inspect(&["--policy", "policy.toml"]);
+    assert_eq!(by_policy["signatures"], shown("release".into(), true.into()));
+    let by_none = inspect(&["--key", "other.pub"]);
+    assert_eq!(by_none["signatures"], shown(Value::Null, false.into()));
+    let short = &id.as_str().unwrap()[..19];
+    for (more, by) in [(&["--policy", "policy.toml"][..], "release"), (&[], "not checked")] {
+        let text = human(more);
+        for words in ["sigstore-bundle", short, by, NAME, signed["signed_at"].as_str().unwrap()] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+    // In the node's store as well it is still one; a folder has none.
+    sandbox.json(&["verify", "image.tar", "--key", "release.pub", "--node"]);
+    assert_eq!(inspect(&[])["signatures"].as_array().unwrap().len(), 1);
+    assert_eq!(sandbox.json(&["inspect", "plus-one"])["signatures"], json!([]));
+}
+
+#[test]
+fn verify_writes_the_envelope_with_the_signatures_that_hold() {
+    let sandbox = prepared();
+    let verify = ["verify", "image.tar", "--policy", "policy.toml", "--out", "out.json"];
+    refused(&sandbox, &verify, 77, "unsigned");
+    assert!(!sandbox.path("out.json").exists());
+    sandbox.json(&["key", "generate", "other", "--no-passphrase"]);
+    sandbox.json(&["sign", "image.tar", "--key", "other.key"]);
+    sandbox.json(&["sign", "image.tar", "--key", "release.key"]);
+    assert_eq!(sandbox.json(&verify)["envelope"], "out.json");
+    let envelope: Value =
+        serde_json::from_slice(&fs::read(sandbox.path("out.json")).unwrap()).unwrap();
+    assert_eq!(
+        envelope["signatures"].as_array().unwrap().len(),
+        1,
+        "only that of the policy's key"
+    );
+    // It is all that another machine needs beside the image.
+    fs::remove_file(sandbox.path("image.tar.envelope.json")).unwrap();
+    refused(&sandbox, &["verify", "image.tar", "--policy", "policy.toml"], 77, "unsigned");
+    let given = ["verify", "image.tar", "--policy", "policy.toml", "--envelope", "out.json"];
+    let node = sandbox.json(&[&given[..], &["--node"]].concat());
+    assert!(node["envelope"].as_str().unwrap().ends_with("signatures"), "{node}");
+    sandbox.json(&["verify", "image.tar", "--policy", "policy.toml"]);
+}
+
+/// The same layout with another text, of the same length, for one of its blobs' bytes, and with all
+/// digests that follow from it.
+fn rewritten(layout: &Path, from: &str, to: &str) {
+    let mut changes = vec![(from.to_owned(), to.to_owned())];
+    let blobs = layout.join("blobs/sha256");
+    loop {
+        let mut paths: Vec<_> =
+            fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.push(layout.join("index.json"));
+        let mut found = false;
+        for path in paths {
+            let bytes = fs::read(&path).unwrap();
+            let mut new = bytes.clone();
+            for (from, to) in &changes {
+                let at = new.windows(from.len()).position(|window| window == from.as_bytes());
+                if let Some(at) = at {
+                    new[at..at + from.len()].copy_from_slice(to.as_bytes());
+                }
+            }
+            if new == bytes {
+                continue;
+            }
+            found = true;
+            if path.ends_with("index.json") {
+                fs::write(&path, new).unwrap();
+                continue;
+            }
+            fs::remove_file(&path).unwrap();
+            let hex = Digest::of(&new).hex();
+            fs::write(blobs.join(&hex), new).unwrap();
+            let old = path.file_name().unwrap().to_str().unwrap().to_owned();
+            changes.push((old, hex));
+        }
+        if !found {
+            return;
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_package_is_opened_before_its_signature_was_found() {
+    let sandbox = prepared();
+    let name = format!("{NAME}:1.2.3");
+    let layout = sandbox.path("layout");
+    let pack = ["pack", "plus-one", "--format", "folder", "-o", str(&layout), "--name", &name];
+    sandbox.json(&pack);
+    let manifest = fs::read_to_string(sandbox.path("plus-one/wick.toml")).unwrap();
+    let broken = manifest.replace("version = ", "versiom = ");
+    let hex = |text: &str| Digest::of(text.as_bytes()).hex();
+    rewritten(&layout, &hex(&manifest), &hex(&broken));
+    rewritten(&layout, "version = ", "versiom = ");
+    let store = Store::open(sandbox.path("store")).unwrap();
+    store.import_layout(&layout, &name.parse().unwrap()).unwrap();
+
+    let run = ["run", &name, "--store", "store", "--addr", "127.0.0.1:0"];
+    let under = [&run[..], &["--policy", "policy.toml"]].concat();
+    refused(&sandbox, &under, 77, "unsigned");
+    refused(&sandbox, &[&under[..], &["--check-config"]].concat(), 77, "unsigned");
+    let verify = ["verify", &name, "--store", "store", "--policy", "policy.toml"];
+    refused(&sandbox, &verify, 77, "unsigned");
+    // It is the signature that was missed: else the mistake is told.
+    let json = refused(&sandbox, &run, 65, "bad-manifest");
+    assert!(json["mistakes"].to_string().contains("versiom"), "{json}");
 }

@@ -28,7 +28,7 @@ pub(super) fn load(name: &str, path: &Path) -> Result<Run> {
         variants: Vec::new(),
     };
     let resolve = |_: &RelPath| -> io::Result<SourceBytes> {
-        Ok(SourceBytes::File { path: path.to_owned(), offset: 0, len })
+        Ok(SourceBytes::File { path: path.to_owned(), offset: 0, len, digest: None })
     };
     // The runtime lives as long as the graph: the graph's tasks run on it.
     let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -127,18 +127,8 @@ impl Model {
     /// # Errors
     /// It is no ONNX file, or has inputs or outputs that can't be served.
     pub fn read(file: impl Read + Seek) -> Result<Self, ModelError> {
-        let mut scan = Scan {
-            walker: Walker::new(file)?,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            weights: BTreeSet::new(),
-            producer: None,
-            has_graph: false,
-            externals: 0,
-        };
-        let whole = scan.walker.message();
-        let len = whole.end;
-        let parts = scan.message(Kind::Model, whole, 0)?;
+        let mut scan = Scan::new(file)?;
+        let (parts, len) = scan.all()?;
         if !scan.has_graph {
             return Err(ModelError::NoGraph);
         }
@@ -157,16 +147,30 @@ impl Model {
 
     /// Files beside the model that hold weights, each once, in order.
     pub fn external_files(&self) -> BTreeSet<RelPath> {
-        let mut files = BTreeSet::new();
-        let mut rest: Vec<&Part> = self.parts.iter().collect();
-        while let Some(part) = rest.pop() {
-            match &part.inner {
-                Inner::Message(parts) => rest.extend(parts),
-                Inner::Tensor(external) => _ = files.insert(external.location.clone()),
-            }
-        }
-        files
+        files_of(&self.parts)
     }
+}
+
+/// Files that hold weights of an ONNX file, relative to its folder, each once, in order. What the
+/// model takes and gives does not matter.
+///
+/// # Errors
+/// It is no ONNX file, or names a file outside of its folder.
+pub fn external_files(file: impl Read + Seek) -> Result<BTreeSet<RelPath>, ModelError> {
+    let (parts, _) = Scan::new(file)?.all()?;
+    Ok(files_of(&parts))
+}
+
+fn files_of(parts: &[Part]) -> BTreeSet<RelPath> {
+    let mut files = BTreeSet::new();
+    let mut rest: Vec<&Part> = parts.iter().collect();
+    while let Some(part) = rest.pop() {
+        match &part.inner {
+            Inner::Message(parts) => rest.extend(parts),
+            Inner::Tensor(external) => _ = files.insert(external.location.clone()),
+        }
+    }
+    files
 }
 
 // === impl Kind ===
@@ -189,6 +193,25 @@ impl Kind {
 // === impl Scan ===
 
 impl<R: Read + Seek> Scan<R> {
+    fn new(file: R) -> Result<Self, ModelError> {
+        Ok(Self {
+            walker: Walker::new(file)?,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            weights: BTreeSet::new(),
+            producer: None,
+            has_graph: false,
+            externals: 0,
+        })
+    }
+
+    /// Look at the whole file: its parts that hold outside data, and its size.
+    fn all(&mut self) -> Result<(Vec<Part>, u64), ModelError> {
+        let whole = self.walker.message();
+        let len = whole.end;
+        Ok((self.message(Kind::Model, whole, 0)?, len))
+    }
+
     /// Look at a message; the parts of it that hold outside data.
     fn message(
         &mut self,

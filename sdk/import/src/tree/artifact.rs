@@ -2,6 +2,7 @@
 //! them is used; paths in them stay inside, and links in them are not taken.
 
 mod document;
+mod headers;
 mod media;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::error::ImportError;
 use crate::place::Local;
 use crate::progress::Meter;
 use document::{About, Descriptor, FILE_PATH, Index, Manifest};
+use headers::Headers;
 use media::{Family, Packing};
 
 /// Longest document that is read. Manifests have some kilobytes.
@@ -27,6 +29,9 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// Most artifacts that are looked through in an index, those of its indexes included.
 const MAX_MANIFESTS: usize = 1000;
+
+/// Most entries of all archives: folders, links and names that come again are some too.
+const MAX_ENTRIES: usize = 4 * MAX_FILES;
 
 /// Most artifacts that an error lists.
 const MAX_LISTED: usize = 8;
@@ -58,6 +63,14 @@ struct Found {
     digest: Digest,
     family: Family,
     manifest: Manifest,
+}
+
+/// What is found in layers.
+struct Listing {
+    /// Largest file, and most bytes of an unpacked layer.
+    most: u64,
+    entries: usize,
+    files: BTreeMap<RelPath, Place>,
 }
 
 /// A layout's folder.
@@ -95,13 +108,14 @@ pub(crate) fn open(
         }
     };
     let about = About::read(artifact.family, &layout.document(&artifact.manifest.config)?);
-    let mut files = BTreeMap::new();
+    let mut listing = Listing { most, entries: 0, files: BTreeMap::new() };
     for layer in &artifact.manifest.layers {
         let Some(kind) = media::layer(&layer.media_type).filter(|kind| kind.is_model) else {
             continue;
         };
-        layout.list(layer, kind.packing, most, &mut files)?;
+        layout.list(layer, kind.packing, &mut listing)?;
     }
+    let files = listing.files;
     let tag = artifact.tag.as_deref().and_then(|tag| tag.rsplit('/').next());
     let tag = tag.map(|tag| tag.split([':', '@']).next().unwrap_or(tag).to_owned());
     let annotation = |key: &str| artifact.manifest.annotations.get(key).cloned();
@@ -171,8 +185,7 @@ impl Layout<'_> {
         &self,
         layer: &Descriptor,
         packing: Packing,
-        most: u64,
-        files: &mut BTreeMap<RelPath, Place>,
+        listing: &mut Listing,
     ) -> Result<(), ImportError> {
         let blob = self.checked(layer)?;
         let hostile = |path: &str| ImportError::Hostile {
@@ -183,32 +196,27 @@ impl Layout<'_> {
             let path = FILE_PATH.iter().find_map(|key| layer.annotations.get(*key));
             let path = path.map_or("model.onnx", |path| path.trim_start_matches("./"));
             let path: RelPath = path.parse().map_err(|_| hostile(path))?;
-            files.insert(path, Place { blob, packing, inside: Vec::new(), len: layer.size });
-            return Ok(());
+            let len = layer.size;
+            return listing.add(self.place, path, Place { blob, packing, inside: Vec::new(), len });
         }
         let damaged = |error: io::Error| self.damaged(&format!("{}: {error}", layer.digest));
-        let mut archive = Archive::new(unpacked(&blob, packing, most)?);
-        for entry in archive.entries().map_err(damaged)? {
-            let entry = entry.map_err(damaged)?;
+        let mut archive = Headers::new(unpacked(&blob, packing, listing.most)?);
+        archive.each(damaged, |entry| {
+            listing.count(self.place)?;
             if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
-                continue;
+                return Ok(());
             }
             let inside = entry.path_bytes().into_owned();
             let text = String::from_utf8_lossy(&inside).into_owned();
             let path = text.trim_start_matches("./");
             let path: RelPath = path.parse().map_err(|_| hostile(&text))?;
-            let len = entry.size();
             // Within an archive the first of a name counts here, across layers the last.
-            if files.get(&path).is_some_and(|known| known.blob == blob) {
-                continue;
+            if listing.files.get(&path).is_some_and(|known| known.blob == blob) {
+                return Ok(());
             }
-            files.insert(path, Place { blob: blob.clone(), packing, inside, len });
-            if files.len() > MAX_FILES {
-                let place = self.place.to_owned();
-                return Err(ImportError::TooMany { place, most: MAX_FILES });
-            }
-        }
-        Ok(())
+            let place = Place { blob: blob.clone(), packing, inside, len: entry.size() };
+            listing.add(self.place, path, place)
+        })
     }
 
     /// A small blob.
@@ -254,6 +262,31 @@ impl Layout<'_> {
     }
 }
 
+// === impl Listing ===
+
+impl Listing {
+    /// Count an entry of an archive.
+    fn count(&mut self, place: &str) -> Result<(), ImportError> {
+        self.entries += 1;
+        match self.entries > MAX_ENTRIES {
+            true => Err(ImportError::TooMany { place: place.to_owned(), most: MAX_ENTRIES }),
+            false => Ok(()),
+        }
+    }
+
+    fn add(&mut self, place: &str, path: RelPath, file: Place) -> Result<(), ImportError> {
+        if file.len > self.most {
+            let (place, len, most) = (format!("{path} of {place}"), file.len, self.most);
+            return Err(ImportError::TooLarge { place, len, most });
+        }
+        self.files.insert(path, file);
+        match self.files.len() > MAX_FILES {
+            true => Err(ImportError::TooMany { place: place.to_owned(), most: MAX_FILES }),
+            false => Ok(()),
+        }
+    }
+}
+
 // === impl ArtifactTree ===
 
 impl ArtifactTree {
@@ -282,7 +315,7 @@ impl ArtifactTree {
     ) -> Result<Local, ImportError> {
         let place = self.find(path)?;
         if place.packing == Packing::Raw {
-            return Ok(Local::Theirs(place.blob.clone()));
+            return Ok(Local::Blob(place.blob.clone()));
         }
         let to = parts.join(Digest::of(path.as_str().as_bytes()).short());
         let mut file = File::create(&to).map_err(ImportError::write(&to))?;

@@ -231,6 +231,72 @@ fn links_in_a_layer_are_not_taken() {
     bench.refuse(&layout.root, "no-single-model");
 }
 
+/// A header of a kind that says what its body has, and a name.
+fn header(kind: tar::EntryType, name: &str, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_cksum();
+    header
+}
+
+/// A layer of these bytes, packed so that they take next to nothing.
+fn refuse_layer(bytes: &[u8], code: &str) -> String {
+    let mut bench = Bench::new();
+    let mut layout = Layout::new(&bench);
+    let net = layout.blob(&format!("{MODELPACK}.weight.v1.tar+gzip"), &gzip(bytes));
+    layout.artifact("v1", MODELPACK, &json!({}), vec![net]);
+    bench.refuse(&layout.root, code)
+}
+
+#[test]
+fn names_and_notes_in_a_layer_are_bounded() {
+    use tar::EntryType;
+    let model = tar(&[("model.onnx", &onnx::sum(&[4]))]);
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        // More than is read, although all of it is there.
+        let size = 3 << 20;
+        let mut archive = header(kind, "long", size).as_bytes().to_vec();
+        archive.resize(archive.len() + size as usize, b'a');
+        archive.extend(&model);
+        let text = refuse_layer(&archive, "damaged-artifact");
+        assert!(text.contains("headers of a file have more than 1048576 bytes"), "{text}");
+    }
+}
+
+#[test]
+fn a_layer_with_very_many_entries_is_refused_whatever_they_are() {
+    let folder = header(tar::EntryType::Directory, "a", 0);
+    let mut archive = folder.as_bytes().repeat(80_001);
+    archive.extend(tar(&[("model.onnx", &onnx::sum(&[4]))]));
+    let text = refuse_layer(&archive, "source-too-large");
+    assert!(text.contains("more than 80000 files or folders"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_larger_than_is_taken_is_refused_by_its_header() {
+    let mut archive = header(tar::EntryType::Regular, "model.onnx", 1 << 40).as_bytes().to_vec();
+    archive.extend([0; 4096]);
+    let text = refuse_layer(&archive, "source-too-large");
+    assert!(text.contains("model.onnx of") && text.contains("--max-size"), "{text}");
+}
+
+#[test]
+fn a_blob_is_copied_and_never_linked() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bench = Bench::new();
+    let mut layout = Layout::new(&bench);
+    let bytes = onnx::sum(&[4]);
+    let net = layout.blob(&format!("{MODELPACK}.weight.v1.raw"), &bytes);
+    layout.artifact("v1", MODELPACK, &json!({}), vec![named(net, "net.onnx")]);
+    bench.settings.hard_link = true;
+    let (imported, _) = bench.import(&layout.root);
+    let blob = layout.root.join("blobs/sha256").join(Digest::of(&bytes).hex());
+    assert_eq!(fs::metadata(blob).unwrap().nlink(), 1);
+    assert!(imported.notes.iter().all(|note| !note.contains("linked")), "{:?}", imported.notes);
+}
+
 #[test]
 fn an_ordinary_image_is_no_model() {
     let mut bench = Bench::new();

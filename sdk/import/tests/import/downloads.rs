@@ -38,6 +38,20 @@ fn weights_beside_the_file_are_fetched_from_beside_it() {
 }
 
 #[test]
+fn nothing_is_fetched_for_a_place_that_a_package_can_not_take() {
+    let mut bench = Bench::new();
+    let server = Server::of(large());
+    fs::create_dir(bench.path("folder")).unwrap();
+    std::os::unix::fs::symlink("folder", bench.path("link")).unwrap();
+    let link = bench.path("link");
+    for out in [link.clone(), link.join(""), "/proc".into()] {
+        bench.settings.out = Some(out);
+        bench.refuse(server.url("net.onnx"), "exists");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
 fn a_connection_that_is_cut_goes_on_at_the_byte() {
     let mut bench = Bench::new();
     let bytes = large();

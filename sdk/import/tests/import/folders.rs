@@ -66,23 +66,11 @@ fn weights_in_other_files_are_put_into_the_model() {
     assert_eq!(model(&again), bytes);
 }
 
-/// A protobuf field with bytes.
-fn field(number: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![number << 3 | 2];
-    let mut len = body.len();
-    while len >= 0x80 {
-        bytes.push((len as u8 & 0x7f) | 0x80);
-        len >>= 7;
-    }
-    bytes.push(len as u8);
-    bytes.extend_from_slice(body);
-    bytes
-}
-
 #[test]
 fn weights_that_no_onnx_file_can_hold_stay_beside_the_model() {
     let mut bench = Bench::new();
     // 600,000,000 numbers of four bytes, in a file without blocks.
+    let field = onnx::field;
     let entry = [field(1, b"location"), field(2, b"w/huge.bin")].concat();
     let tensor =
         [&b"\x08\x80\x8c\x8d\x9e\x02\x10\x01\x70\x01"[..], &field(8, b"huge"), &field(13, &entry)];

@@ -76,9 +76,21 @@ fn text_that_is_not_utf8_is_refused() {
     let body =
         b"{\"inputs\":[{\"name\":\"\xff\",\"shape\":[0],\"datatype\":\"UINT8\",\"data\":[]}]}";
     assert!(decode(None, &Bytes::from_static(body), &[]).is_err());
-    let body = b"{\"inputs\":[],\"other\":\"\xff\"}";
-    // It is skipped unread, and harms nobody.
-    let _ = decode(None, &Bytes::from_static(body), &[]);
+    // Of what is skipped too: the request is no JSON.
+    let skipped: [&[u8]; 4] = [
+        b"{\"inputs\":[],\n\"outputs\":[{\"name\":\"o\",\"other\":\"\xff\"}]}",
+        b"{\"inputs\":[],\n\"other\":[1,{\"a\":\"\xff\"}]}",
+        b"{\"inputs\":[],\n\"other\":{\"a\xff\":1,\"b\":[]}}",
+        b"{\"inputs\":[{\n\"o\": \"abcdefghi\xc3\",\"name\":\"x\"}]}",
+    ];
+    for body in skipped {
+        let refused = decode(None, &Bytes::from_static(body), &[]).unwrap_err();
+        assert_eq!(refused.code(), "bad-json");
+        let text = refused.to_string();
+        assert!(text.contains("a string is not UTF-8 at line 2 column "), "{text}");
+    }
+    let body = "{\"inputs\":[],\"other\":\"\u{e9}\"}".as_bytes();
+    assert!(decode(None, &Bytes::from_static(body), &[]).is_ok());
 }
 
 /// Bytes of a good request, with some changed, removed or doubled.

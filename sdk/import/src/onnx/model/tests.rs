@@ -105,17 +105,7 @@ fn what_is_no_model_is_refused() {
 
 /// A graph whose node has a branch, whose node has a branch, and so on.
 fn nested(levels: usize) -> Vec<u8> {
-    let field = |number: u8, body: &[u8]| {
-        let mut bytes = vec![number << 3 | 2];
-        let mut len = body.len();
-        while len >= 0x80 {
-            bytes.push((len as u8 & 0x7f) | 0x80);
-            len >>= 7;
-        }
-        bytes.push(len as u8);
-        bytes.extend_from_slice(body);
-        bytes
-    };
+    let field = onnx::field;
     let inner = (0..levels).fold(Vec::new(), |graph, _| field(1, &field(5, &field(6, &graph))));
     field(7, &inner)
 }

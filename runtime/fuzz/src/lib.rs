@@ -1,10 +1,12 @@
-//! What coverage-guided tests do with bytes: each target gives them to one parser of the server
-//! and checks what must hold for every input. A target is one file, and one line of [`TARGETS`].
+//! What coverage-guided tests do with bytes: each target gives them to one parser of what comes
+//! from outside and checks what must hold for every input. A target is one file, and one line of [`TARGETS`].
 //!
 //! `cargo xtask fuzz` searches for inputs; the tests of this crate replay the seeds and the
 //! crashes that were found, as ordinary tests.
 
+mod envelope;
 mod grpc;
+mod policy;
 mod rest_binary;
 mod rest_json;
 mod round_trip;
@@ -19,7 +21,9 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "envelope", check: envelope::check },
     Target { name: "grpc", check: grpc::check },
+    Target { name: "policy", check: policy::check },
     Target { name: "rest-json", check: rest_json::check },
     Target { name: "rest-binary", check: rest_binary::check },
 ];

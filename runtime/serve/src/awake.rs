@@ -1,0 +1,241 @@
+//! A client that asks again as soon as it has its answer is waited for awake.
+//!
+//! A thread that sleeps until the next request lets its processor go idle, and to wake an idle
+//! processor takes longer, on a virtual machine several times longer, than a small request does.
+//! So a connection whose client has come back at once several times keeps its thread polling
+//! for as long as such a client takes, and no longer. Others are polled with it, and have
+//! their turn first.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How long a thread stays awake for a client: what one takes that must be woken itself.
+const AWAKE: Duration = Duration::from_micros(120);
+
+/// A client that is back within this is prompt: the time above, and what it took to wake us.
+const PROMPT: Duration = Duration::from_micros(250);
+
+/// A client is waited for from so many prompt requests on. A late one counts against as many,
+/// so that a pause of the machine does not undo a habit, and a client of bursts gets none.
+const HABIT: u8 = 4;
+const FIRM_HABIT: u8 = 3 * HABIT;
+
+/// One connection of the process waits awake: its thread polls for all others as well.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// A stream of requests and answers.
+#[derive(Debug)]
+pub struct Awake<S> {
+    stream: S,
+    habit: Habit,
+    /// The last thing that happened is that something was sent.
+    answered: bool,
+    /// Since when nothing has come after that.
+    since: Option<Instant>,
+    turn: Option<Turn>,
+}
+
+/// How prompt a client is.
+#[derive(Debug, Default, Clone, Copy)]
+struct Habit {
+    /// Prompt requests less late ones, up to [`FIRM_HABIT`].
+    prompt: u8,
+}
+
+/// The right to wait awake, until it is dropped.
+#[derive(Debug)]
+struct Turn;
+
+// === impl Habit ===
+
+impl Habit {
+    /// The client came back after this time.
+    fn came(&mut self, after: Duration) {
+        self.prompt = match after <= PROMPT {
+            true => (self.prompt + 1).min(FIRM_HABIT),
+            false => self.prompt.saturating_sub(HABIT),
+        };
+    }
+
+    /// Whether to stay awake when it has been away for this time.
+    fn is_worth_it(self, away: Duration) -> bool {
+        self.prompt >= HABIT && away < AWAKE
+    }
+}
+
+// === impl Turn ===
+
+impl Turn {
+    fn take() -> Option<Self> {
+        let free =
+            TAKEN.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then_some(Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TAKEN.store(false, Ordering::Release);
+    }
+}
+
+// === impl Awake ===
+
+impl<S> Awake<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, habit: Habit::default(), answered: false, since: None, turn: None }
+    }
+
+    fn came(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.habit.came(since.elapsed());
+        }
+        self.turn = None;
+        self.answered = false;
+    }
+
+    /// Nothing has come. Returns whether to look again at once.
+    fn stays_awake(&mut self) -> bool {
+        if !self.answered {
+            return false;
+        }
+        let away = self.since.get_or_insert_with(Instant::now).elapsed();
+        if !self.habit.is_worth_it(away) {
+            self.turn = None;
+            return false;
+        }
+        if self.turn.is_none() {
+            self.turn = Turn::take();
+        }
+        self.turn.is_some()
+    }
+
+    fn sent(&mut self, bytes: &Poll<io::Result<usize>>) {
+        if matches!(bytes, Poll::Ready(Ok(bytes)) if *bytes > 0) {
+            (self.answered, self.since) = (true, None);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Awake<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            this.came();
+        } else if this.stays_awake() {
+            // The task is woken after tokio has let the others run and looked for events.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Awake<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.sent(&wrote);
+        wrote
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wrote = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.sent(&wrote);
+        wrote
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[test]
+    fn only_a_client_that_is_mostly_prompt_is_waited_for_and_not_for_long() {
+        let mut habit = Habit::default();
+        for _ in 0..HABIT {
+            assert!(!habit.is_worth_it(Duration::ZERO));
+            habit.came(PROMPT);
+        }
+        assert!(habit.is_worth_it(Duration::ZERO));
+        assert!(!habit.is_worth_it(AWAKE));
+        let late = PROMPT + Duration::from_micros(1);
+        habit.came(late);
+        assert!(!habit.is_worth_it(Duration::ZERO));
+        for _ in 0..100 {
+            habit.came(PROMPT);
+        }
+        habit.came(late);
+        habit.came(late);
+        assert!(habit.is_worth_it(Duration::ZERO), "a pause is no change of habit");
+        habit.came(late);
+        assert!(!habit.is_worth_it(Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn one_connection_at_a_time_stays_awake_and_only_after_an_answer() {
+        let pair = || {
+            let (client, server) = tokio::io::duplex(64);
+            let mut stream = Awake::new(server);
+            stream.habit.prompt = HABIT;
+            (client, stream)
+        };
+        let ((mut client, mut first), (_other, mut second)) = (pair(), pair());
+        let pending = |stream: &mut Awake<_>| {
+            let mut bytes = [0; 8];
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let read = Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut bytes));
+            assert!(read.is_pending());
+        };
+        pending(&mut first);
+        assert!(first.turn.is_none(), "there was no answer");
+        first.write_all(b"answer").await.unwrap();
+        second.write_all(b"answer").await.unwrap();
+        // As if no time had passed, however slow this machine is.
+        let now = Some(Instant::now() + Duration::from_secs(3600));
+        (first.since, second.since) = (now, now);
+        pending(&mut first);
+        pending(&mut second);
+        assert!(first.turn.is_some() && second.turn.is_none());
+        client.write_all(b"next").await.unwrap();
+        first.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(first.turn.is_none() && first.since.is_none());
+        pending(&mut second);
+        assert!(second.turn.is_some());
+        second.since = Some(Instant::now().checked_sub(AWAKE).unwrap());
+        pending(&mut second);
+        assert!(second.turn.is_none(), "its time is over");
+    }
+}
