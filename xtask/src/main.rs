@@ -13,6 +13,7 @@ mod bench;
 mod clients;
 mod cluster;
 mod counted;
+mod crd;
 mod debian;
 mod demo;
 mod e2e;
@@ -61,6 +62,7 @@ usage: cargo xtask COMMAND
   fuzz [TARGET] [--seconds N]
                       search for inputs that break a parser's rules
   tidy                the house rules
+  crd                 write deploy/crds from the types of controller/api
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
   import [NAME]       `wick import` from real servers: MLflow, S3, GCS
@@ -108,6 +110,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         "bench" => bench::run(&house, rest),
         "fuzz" => fuzz::run(&house, rest),
         "tidy" => tidy::run(&house),
+        "crd" => crd::run(&house),
         "clients" => {
             setup::run(&house)?;
             bench::build(&house)?;

@@ -106,7 +106,7 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
     }
     let root = is_root();
     if machine && root {
-        for suite in ["harness", "shim"] {
+        for suite in ["harness", "shim", "operator"] {
             report.step(&format!("e2e {suite}"), || e2e::step(house, suite))?;
         }
         report.check("shim with containerd", || e2e::lifecycle(house))?;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     backend, bench, bundle, check, completions, copy, images, import, infer, inspect, key, list,
-    load, new, pack, pull, push, run, shim, sign, token, verify, worker,
+    load, new, operator, pack, pull, push, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -72,6 +72,7 @@ pub enum Command {
     Backend(backend::BackendArgs),
     Token(token::TokenArgs),
     Shim(shim::ShimArgs),
+    Operator(operator::OperatorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),

@@ -14,6 +14,7 @@ pub mod key;
 pub mod list;
 pub mod load;
 pub mod new;
+pub mod operator;
 pub mod pack;
 pub mod pull;
 pub mod push;
@@ -78,6 +79,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Backend(args) => backend::run(&args, format).map(done),
         Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
+        Command::Operator(args) => operator::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),
     }

@@ -12,6 +12,7 @@ mod import_real;
 mod memory;
 mod messages;
 mod new;
+mod operator;
 mod packages;
 mod pod;
 mod real;
