@@ -80,6 +80,13 @@ const RULES: &[Rule] = &[
         why: "decides what a Model needs: no broker, and nothing of inference",
     },
     Rule {
+        name: "wick-fleet",
+        uses: &["wick-package"],
+        tests: &[],
+        bans: &["tokio", "hyper", "kube", "rumqttc", "wasmtime", "ort", "fastrand", "anyhow"],
+        why: "decides what a fleet needs: no clock, no chance, no file, no broker",
+    },
+    Rule {
         name: "wick-fuzz",
         uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve"],
         tests: &[],

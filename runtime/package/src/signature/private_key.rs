@@ -86,7 +86,8 @@ impl PrivateKey {
         PublicKey::of_ed25519(self.0.verifying_key())
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {
+    /// The signature of these bytes. What they are for must be in them: see [`pae`](super::pae).
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
 }
