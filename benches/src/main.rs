@@ -11,6 +11,7 @@
 mod bar;
 mod bare;
 mod direct;
+mod fleet;
 mod http;
 mod packages;
 mod registry;
@@ -25,10 +26,17 @@ use anyhow::{Context as _, bail};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let name = args
-        .next()
-        .context("usage: wick-benches NAME [BAR...]; there is: registry, runtime, serving, shim")?;
+    let name = args.next().context(
+        "usage: wick-benches NAME [BAR...]; there is: fleet, registry, runtime, serving, shim",
+    )?;
     let only: Vec<String> = args.collect();
+    match name.as_str() {
+        // Needs nothing that was set up.
+        "fleet" => return fleet::run(&only),
+        // Its child, so that memory is a process' own.
+        fleet::SCALE => return fleet::scale(&only),
+        _ => {}
+    }
     let setup = setup::Setup::from_env()?;
     match name.as_str() {
         "registry" => registry::run(&setup, &only),
@@ -37,6 +45,6 @@ fn main() -> anyhow::Result<()> {
         // A child of `serving`, so that its processor time is a process' own.
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: registry, runtime, serving, shim"),
+        _ => bail!("no benchmark `{name}`; there is: fleet, registry, runtime, serving, shim"),
     }
 }

@@ -88,8 +88,7 @@ fn a_change_of_keys_stays_as_it_is_and_leads_to_the_new_key() {
     let first = one.change(vec![key(1).public(), key(2).public()], &key(1)).unwrap();
     let two = one.after(std::slice::from_ref(&first)).unwrap();
     let second = two.change(vec![key(2).public()], &key(2)).unwrap();
-    let bytes =
-        seal(&topic, Generation(6), &desired(), &key(2), &[first.clone(), second.clone()]).unwrap();
+    let bytes = seal(&topic, Generation(6), &desired(), &key(2), &[first, second.clone()]).unwrap();
     golden("desired-with-keys", &bytes);
     // A site that has the first list, the second or both comes to the same.
     for from in [&one, &two] {
@@ -97,7 +96,7 @@ fn a_change_of_keys_stays_as_it_is_and_leads_to_the_new_key() {
         assert_eq!(opened.ring, ring(3, &[2]));
     }
     // One that misses the change between is told so.
-    let gap = seal(&topic, Generation(6), &desired(), &key(2), &[second.clone()]).unwrap();
+    let gap = seal(&topic, Generation(6), &desired(), &key(2), &[second]).unwrap();
     assert_eq!(open::<Desired>(&topic, &gap, &one).unwrap_err().code(), "keys");
     // The key that was taken out is not believed any more.
     let old = seal(&topic, Generation(7), &desired(), &key(1), &[]).unwrap();

@@ -87,6 +87,13 @@ const RULES: &[Rule] = &[
         why: "decides what a fleet needs: no clock, no chance, no file, no broker",
     },
     Rule {
+        name: "wick-sim",
+        uses: &["wick-fleet", "wick-package"],
+        tests: &[],
+        bans: &["tokio", "rand", "getrandom", "rumqttc", "wasmtime"],
+        why: "one thread, one seed: nothing that another run would not repeat",
+    },
+    Rule {
         name: "wick-fuzz",
         uses: &["wick-package", "wick-nn", "wick-engine", "wick-serve"],
         tests: &[],
@@ -156,6 +163,8 @@ const RULES: &[Rule] = &[
         name: "wick-benches",
         uses: &[
             "wick-package",
+            "wick-fleet",
+            "wick-sim",
             "wick-registry",
             "wick-nn",
             "wick-engine",

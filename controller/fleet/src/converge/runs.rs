@@ -67,8 +67,8 @@ impl Runs {
         !self.entries.contains_key(&version) && !lame && room
     }
 
-    pub(super) fn start(&mut self, model: &Model, now: Moment) {
-        let entry = Entry { memory: model.memory, run: Run::Starting, since: now, routed: false };
+    pub(super) fn start(&mut self, model: &Model, routed: bool, now: Moment) {
+        let entry = Entry { memory: model.memory, run: Run::Starting, since: now, routed };
         self.entries.insert(Version::from(model), entry);
     }
 

@@ -209,7 +209,7 @@ impl Site {
     fn turn(&mut self, now: Moment) {
         self.late(now);
         if let Some(serving) = self.kept.serving.clone() {
-            self.start_all(&serving, now);
+            self.start_all(&serving, true, now);
             self.fetch_all(&serving, now);
             self.route(&serving, now);
         }
@@ -301,7 +301,7 @@ impl Site {
                 }
             }
             Phase::Staging { until } => {
-                self.start_all(&wanted, now);
+                self.start_all(&wanted, false, now);
                 if self.runs.are_ready(&wanted.models) && self.activating.is_none() {
                     self.commit(wanted);
                 } else if now >= until {
@@ -381,11 +381,12 @@ impl Site {
         }
     }
 
-    fn start_all(&mut self, spec: &Spec, now: Moment) {
+    /// `routed`: what is served has traffic as soon as it is ready, if it only starts again.
+    fn start_all(&mut self, spec: &Spec, routed: bool, now: Moment) {
         for model in &spec.models {
             if self.store.has(model.digest) && self.runs.may_start(model, self.settings.memory, now)
             {
-                self.runs.start(model, now);
+                self.runs.start(model, routed, now);
                 self.effects.push(Effect::Start(model.clone()));
             }
         }
