@@ -14,6 +14,26 @@ pub(crate) struct Luck {
     pub(crate) bad: bool,
 }
 
+/// An effect in one short line.
+pub(crate) fn shown(effect: &Effect) -> String {
+    match effect {
+        Effect::Keep(kept) => {
+            let generation =
+                |spec: &Option<wick_fleet::converge::Spec>| spec.as_ref().map(|s| s.generation.0);
+            let (serving, wanted) = (generation(&kept.serving), generation(&kept.wanted));
+            format!("keep serving {serving:?}, wanted {wanted:?}")
+        }
+        Effect::Report { generation, observed } => {
+            let (state, reason) = (observed.state, observed.reason.as_deref().unwrap_or("-"));
+            let (wanted, sequence) = (observed.wanted, observed.sequence);
+            format!("report {sequence}: has {generation}, wants {wanted}, {state:?} {reason}")
+        }
+        Effect::Fetch(model) => format!("fetch {}@{}", model.name, model.digest.short()),
+        Effect::Start(model) => format!("start {}@{}", model.name, model.digest.short()),
+        other => format!("{other:?}"),
+    }
+}
+
 // === impl Luck ===
 
 impl Luck {

@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::broker::Broker;
 use crate::hub::Hub;
 use crate::machine::Machine;
-use crate::perform::Luck;
+use crate::perform::{Luck, shown};
 
 /// Until then there are faults, and from then on an hour without any.
 const FAULTS: u64 = 40 * 60_000;
@@ -486,25 +486,5 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-/// An effect in one short line.
-fn shown(effect: &Effect) -> String {
-    match effect {
-        Effect::Keep(kept) => {
-            let generation =
-                |spec: &Option<wick_fleet::converge::Spec>| spec.as_ref().map(|s| s.generation.0);
-            let (serving, wanted) = (generation(&kept.serving), generation(&kept.wanted));
-            format!("keep serving {serving:?}, wanted {wanted:?}")
-        }
-        Effect::Report { generation, observed } => {
-            let (state, reason) = (observed.state, observed.reason.as_deref().unwrap_or("-"));
-            let (wanted, sequence) = (observed.wanted, observed.sequence);
-            format!("report {sequence}: has {generation}, wants {wanted}, {state:?} {reason}")
-        }
-        Effect::Fetch(model) => format!("fetch {}@{}", model.name, model.digest.short()),
-        Effect::Start(model) => format!("start {}@{}", model.name, model.digest.short()),
-        other => format!("{other:?}"),
     }
 }

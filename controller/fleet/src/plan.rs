@@ -144,7 +144,7 @@ pub enum Phase {
 pub struct Mark {
     pub wave: usize,
     pub stage: Stage,
-    /// What it had, where it has moved and may go back.
+    /// What it served, where it has moved and may go back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Vec<Model>>,
 }

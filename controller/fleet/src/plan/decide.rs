@@ -256,7 +256,8 @@ impl Turn<'_> {
                 mark.stage = Stage::Waits(Wait::Unavailable);
             } else {
                 away += 1;
-                mark.before = Some(target.models.clone());
+                // What it serves, not what it was stuck on the way to: that may not fit beside this.
+                mark.before = Some(served.to_vec());
                 mark.stage = Stage::Moving(self.now);
                 target.change(after, &rollout.name);
             }
@@ -352,7 +353,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Who moved gets what it had, as a new generation.
+    /// Who moved gets what it served, as a new generation.
     fn undo(
         &self,
         rollout: &Rollout,
