@@ -7,7 +7,7 @@
 //!     └──▶ RolledBack: what moved gets a new generation with what it had before; or Paused
 //! ```
 //!
-//! A plan is data: [`plan`] makes the next from the last, [`lint`] looks for what must not be published,
+//! A plan is data: [`plan()`] makes the next from the last, [`lint()`] looks for what must not be published,
 //! and `Display` prints it, which is the dry run. Offline is not failed: nobody moves while it is
 //! offline, and nobody waits for it longer than its rollout says.
 

@@ -186,6 +186,20 @@ fn a_version_that_never_gets_ready_leaves_the_old_one_serving() {
 }
 
 #[test]
+fn a_served_version_that_died_and_came_back_is_drained_before_it_is_stopped() {
+    let mut bench = Bench::new();
+    bench.settle(message(1, &[1], &hub()));
+    bench.event(Event::Died { version: Version::from(&model(1)) });
+    let effects = bench.wait(10);
+    assert!(effects.contains(&Effect::Start(model(1))), "{effects:?}");
+    bench.settle(Event::Ready { version: Version::from(&model(1)) });
+    bench.effects.clear();
+    bench.settle(message(2, &[], &hub()));
+    let names: Vec<_> = bench.effects.iter().filter_map(word).collect();
+    assert_eq!(names, ["keep 2", "keep 2", "activate 2", "drain", "stop"]);
+}
+
+#[test]
 fn a_site_restarts_without_hub_broker_and_registry() {
     let mut bench = Bench::new();
     bench.settle(message(1, &[1], &hub()));

@@ -310,6 +310,40 @@ fn a_site_without_room_fails_alone_and_is_told_nothing() {
 }
 
 #[test]
+fn who_was_stuck_goes_back_to_what_it_served_and_who_comes_back_is_judged() {
+    let half = Gate { success: 50, ..Gate::default() };
+    let second = Rollout { waves: waves(&[2], &half), ..rollout("b", 2) };
+    let mut fleet = Fleet::new(2, vec![rollout("a", 1), second]);
+    let stuck = |fleet: &mut Fleet, online| {
+        fleet.set_online(1, online);
+        let target = fleet.plan.sites[&site(1)].generation;
+        let seen = fleet.seen.get_mut(&site(1)).unwrap();
+        (seen.generation, seen.wanted, seen.settled) = (Generation(1), target, false);
+        seen.failed = Some("not-ready".to_owned());
+    };
+    fleet.turn();
+    fleet.turn();
+    // It was told, is away until nobody waits for it, and comes back with a version that fails.
+    assert!(matches!(fleet.stage("b", 1), Stage::Moving(_)));
+    fleet.seen.get_mut(&site(1)).unwrap().generation = Generation(1);
+    fleet.seen.get_mut(&site(1)).unwrap().settled = false;
+    fleet.set_online(1, false);
+    fleet.pass(3600);
+    fleet.step(&[]);
+    assert_eq!((fleet.phase("b"), fleet.stage("b", 1)), (Phase::Finished, &Stage::Skipped));
+    stuck(&mut fleet, true);
+    fleet.step(&[]);
+    assert_eq!(fleet.stage("b", 1), &Stage::Failed("not-ready".to_owned()));
+    // The next change finds it stuck, and what that is taken back to is what it served.
+    fleet.policy.rollouts.push(rollout("c", 3));
+    fleet.step(&[]);
+    assert_eq!(fleet.plan.sites[&site(1)].models, [model("filetype", 3)]);
+    fleet.step(&order(Order::Abort, "c"));
+    assert_eq!(fleet.plan.sites[&site(0)].models, [model("filetype", 2)]);
+    assert_eq!(fleet.plan.sites[&site(1)].models, [model("filetype", 1)]);
+}
+
+#[test]
 fn lint_names_what_must_not_be_published() {
     let mut fleet = Fleet::new(3, vec![rollout("a", 1)]);
     fleet.turn();
