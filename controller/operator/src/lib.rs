@@ -12,8 +12,10 @@
 //! done goes out as values.
 
 pub mod autoscale;
+pub mod compare;
 pub mod desired;
 pub mod path;
 pub mod revision;
 pub mod rollout;
 pub mod time;
+pub mod turn;
