@@ -30,7 +30,12 @@ pub struct Samples {
 
 impl Samples {
     /// What is counted now. Kept once for each part of the window, so that its size is bounded.
-    pub fn add(&mut self, now: Moment, window: Duration, counted: BTreeMap<RevisionName, Counters>) {
+    pub fn add(
+        &mut self,
+        now: Moment,
+        window: Duration,
+        counted: BTreeMap<RevisionName, Counters>,
+    ) {
         let apart = window / u32::try_from(SAMPLES).unwrap_or(u32::MAX);
         // The newest is always there; the one before it only if it is far enough from the next.
         if let [.., (before, _), (last, _)] = self.taken.make_contiguous()
@@ -130,7 +135,11 @@ mod tests {
         samples.add(at(1), WINDOW, counted(1100, 500, &[99, 1, 0, 1000]));
         assert_eq!(stats(&samples), (100, 0, Some(1)));
         for second in 2..=61 {
-            samples.add(at(second), WINDOW, counted(1100 + second, 502, &[99, 1 + second, 0, 1000]));
+            samples.add(
+                at(second),
+                WINDOW,
+                counted(1100 + second, 502, &[99, 1 + second, 0, 1000]),
+            );
         }
         // From second 1 on.
         assert_eq!(stats(&samples), (61, 2, Some(2)));

@@ -29,7 +29,13 @@ pub fn status(
     let revision = |name: &RevisionName| {
         let (replicas, ready_replicas) = sight.count(name);
         let image = sight.image(name).unwrap_or_default();
-        RevisionStatus { name: name.to_string(), image, weight: weight(name), replicas, ready_replicas }
+        RevisionStatus {
+            name: name.to_string(),
+            image,
+            weight: weight(name),
+            replicas,
+            ready_replicas,
+        }
     };
     status.active = state.active.as_ref().map(revision);
     status.candidate = state.candidate().map(revision);
@@ -40,8 +46,7 @@ pub fn status(
     };
     status.rollout = Some(rollout);
     status.replicas = Some(super::signed(sight.pods.len()));
-    status.ready_replicas =
-        Some(super::signed(sight.pods.iter().filter(|pod| pod.ready).count()));
+    status.ready_replicas = Some(super::signed(sight.pods.iter().filter(|pod| pod.ready).count()));
     if sight.device.is_some() {
         status.device.clone_from(&sight.device);
     }
@@ -49,11 +54,9 @@ pub fn status(
         status.address = Some(Address { url: format!("http://{name}.{namespace}.svc") });
     }
     let now = time(now);
-    for (reason, message) in [
-        ready(sight, state, action),
-        progressing(sight, state),
-        degraded(state, action, scale),
-    ] {
+    for (reason, message) in
+        [ready(sight, state, action), progressing(sight, state), degraded(state, action, scale)]
+    {
         status.say(reason, &message, &now, generation);
     }
     status
@@ -142,12 +145,9 @@ fn progressing(sight: &Sight<'_>, state: &State) -> (Reason, String) {
     }
 }
 
-fn degraded(
-    state: &State,
-    action: &path::Action,
-    scale: autoscale::Reason,
-) -> (Reason, String) {
-    let of = |name: &RevisionName, reason: Reason| (reason, format!("{name}: {}", reason.meaning()));
+fn degraded(state: &State, action: &path::Action, scale: autoscale::Reason) -> (Reason, String) {
+    let of =
+        |name: &RevisionName, reason: Reason| (reason, format!("{name}: {}", reason.meaning()));
     match (&state.phase, &state.rejected) {
         (Phase::Held { candidate, reason, .. }, _) => of(candidate, reason.of_model()),
         (Phase::Late { candidate, .. }, _) => of(candidate, Reason::NeverReady),

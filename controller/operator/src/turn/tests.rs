@@ -57,7 +57,8 @@ impl World {
     }
 
     fn wanted(&self) -> Revision {
-        let digest: Digest = format!("sha256:{}", self.digest.to_string().repeat(64)).parse().unwrap();
+        let digest: Digest =
+            format!("sha256:{}", self.digest.to_string().repeat(64)).parse().unwrap();
         Revision::new("m", &self.model.spec, digest).unwrap()
     }
 
@@ -182,10 +183,13 @@ fn traffic_moves_step_by_step_and_comes_back_when_it_is_worse() {
     assert_eq!(world.model.status.clone().unwrap().active.unwrap().name, first.as_str());
     // It is not tried again, and its pods go after their drain.
     world.after(60);
-    assert_eq!(world.after(1), "Pods [3, 0] Serving Complete TooManyErrors".replace("[3, 0]", &{
-        let pods: Vec<u32> = world.asked.values().copied().collect();
-        format!("{pods:?}")
-    }));
+    assert_eq!(
+        world.after(1),
+        "Pods [3, 0] Serving Complete TooManyErrors".replace("[3, 0]", &{
+            let pods: Vec<u32> = world.asked.values().copied().collect();
+            format!("{pods:?}")
+        })
+    );
     assert_eq!(world.asked.values().filter(|pods| **pods > 0).count(), 1);
 }
 
@@ -235,7 +239,9 @@ fn revisions_beyond_the_history_go() {
 
 #[test]
 fn hold_is_refused_after_a_start_that_takes_too_long() {
-    let mut world = World::new(json!({"rollout": {"progressDeadline": "20s"}, "scale": {"idleTimeout": "30s"}}));
+    let mut world = World::new(
+        json!({"rollout": {"progressDeadline": "20s"}, "scale": {"idleTimeout": "30s"}}),
+    );
     world.after(120);
     world.broken.insert(world.wanted().name);
     world.held = 3;
