@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     backend, bench, bundle, check, completions, copy, images, import, infer, inspect, key, list,
-    load, new, operator, pack, pull, push, run, shim, sign, token, verify, worker,
+    load, new, operator, pack, pull, push, rollout, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -73,6 +73,7 @@ pub enum Command {
     Token(token::TokenArgs),
     Shim(shim::ShimArgs),
     Operator(operator::OperatorArgs),
+    Rollout(rollout::RolloutArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),

@@ -18,6 +18,7 @@ pub mod operator;
 pub mod pack;
 pub mod pull;
 pub mod push;
+pub mod rollout;
 pub mod run;
 pub mod shim;
 pub mod sign;
@@ -44,7 +45,11 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         return worker::run(args);
     }
     // A server says what it does; a tool, and a job, only what goes wrong.
-    let serves = matches!(&cli.command, Command::Run(args) if args.guest_args.is_empty());
+    let serves = match &cli.command {
+        Command::Run(args) => args.guest_args.is_empty(),
+        Command::Operator(args) => args.serves(),
+        _ => false,
+    };
     let level = if serves { "info" } else { "warn" };
     let level = cli.global.log_level.as_deref().unwrap_or(level);
     let endpoint = match &cli.command {
@@ -80,6 +85,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
         Command::Operator(args) => operator::run(&args, format).map(done),
+        Command::Rollout(args) => rollout::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),
     }

@@ -11,7 +11,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ResourceExt as _};
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -82,10 +82,6 @@ impl Cluster {
             revisions.wait_until_ready(),
             activators.wait_until_ready(),
         );
-    }
-
-    pub fn model(&self, key: &Key) -> Option<Arc<Model>> {
-        self.models.get(&ObjectRef::new(&key.name).within(&key.namespace))
     }
 
     /// Activators that take requests.

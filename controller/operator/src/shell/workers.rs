@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -15,6 +16,9 @@ const PORT: u16 = 8080;
 
 /// Workers that are asked at the same time for one Model. With more, some are asked the next time.
 const MAX_ASKED: usize = 64;
+
+/// When a worker that was not asked is forgotten: it is gone.
+const FORGET: Duration = Duration::from_secs(60);
 
 /// What one worker has counted, and when.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -62,17 +66,13 @@ impl Workers {
         }
         let mut said = Said::default();
         let mut last = self.last.lock();
+        last.retain(|_, (when, _)| now.since(*when) < FORGET);
         for (pod, counted) in answers {
             let before = last.insert(pod, (now, counted.clone()));
             said.requests += requests(before.as_ref(), &counted, now);
             said.device = said.device.or(counted.device);
         }
         Some(said)
-    }
-
-    /// Forgets workers that are gone.
-    pub fn retain(&self, known: impl Fn(&IpAddr) -> bool) {
-        self.last.lock().retain(|pod, _| known(pod));
     }
 }
 
