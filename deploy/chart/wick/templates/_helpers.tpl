@@ -1,0 +1,133 @@
+{{/* Labels of everything; the argument is a list of the root and the component. */}}
+{{- define "wick.labels" -}}
+{{ include "wick.selector" . }}
+app.kubernetes.io/version: {{ (first .).Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: wick
+{{- end }}
+
+{{/* What never changes, since a Deployment's selector can't. */}}
+{{- define "wick.selector" -}}
+app.kubernetes.io/name: wick
+app.kubernetes.io/component: {{ last . }}
+{{- end }}
+
+{{- define "wick.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* The pod of a component; the argument is a list of the root, the component and its ports. */}}
+{{- define "wick.pod" -}}
+{{- $root := first . -}}
+{{- $component := index . 1 -}}
+{{- $ports := last . -}}
+{{- $values := index $root.Values $component -}}
+metadata:
+  labels:
+    {{- include "wick.labels" (list $root $component) | nindent 4 }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: wick-{{ $component }}
+  enableServiceLinks: false
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    seccompProfile: {type: RuntimeDefault}
+  {{- with $values.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ . }}
+  {{- end }}
+  {{- with $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.topologySpread }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: {{ .topologyKey }}
+      whenUnsatisfiable: {{ .whenUnsatisfiable }}
+      labelSelector:
+        matchLabels:
+          {{- include "wick.selector" (list $root $component) | nindent 10 }}
+  {{- end }}
+  containers:
+    - name: {{ $component }}
+      image: {{ include "wick.image" $root | quote }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args:
+        - {{ $component }}
+        - run
+        {{- include (printf "wick.%s.args" $component) $root | nindent 8 }}
+        {{- with $values.extraArgs }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      env:
+        - {name: RUST_LOG, value: {{ $values.log | quote }}}
+        - name: POD_NAME
+          valueFrom: {fieldRef: {fieldPath: metadata.name}}
+        - name: POD_NAMESPACE
+          valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+        - name: POD_IP
+          valueFrom: {fieldRef: {fieldPath: status.podIP}}
+      ports:
+        {{- range $name, $port := $ports }}
+        - {name: {{ $name }}, containerPort: {{ $port }}}
+        {{- end }}
+      readinessProbe:
+        httpGet: {path: /readyz, port: metrics}
+        periodSeconds: 2
+      livenessProbe:
+        httpGet: {path: /livez, port: metrics}
+        periodSeconds: 10
+        timeoutSeconds: 5
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      {{- with $values.resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+{{- end }}
+
+{{/* Where both answer `/livez`, `/readyz` and `/metrics`, and where the activator is asked. */}}
+{{- define "wick.port.metrics" -}}9090{{- end }}
+{{- define "wick.port.control" -}}9091{{- end }}
+
+{{/* Flags of `wick operator run`. */}}
+{{- define "wick.operator.args" -}}
+- --addr=0.0.0.0:{{ include "wick.port.metrics" . }}
+- --lease=wick-operator
+- --activator=wick-activator
+{{- end }}
+
+{{/* Flags of `wick activator run`. */}}
+{{- define "wick.activator.args" -}}
+- --addr=0.0.0.0:{{ include "wick.port.metrics" . }}
+- --control=0.0.0.0:{{ include "wick.port.control" . }}
+{{- end }}
