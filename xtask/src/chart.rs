@@ -30,8 +30,11 @@ const HEADER: &str =
     "# Written by `cargo xtask chart --write` from deploy/chart/wick; changes here are lost.\n";
 
 /// What the kustomize base has from elsewhere.
-const BASE: [&str; 3] =
-    ["--set=crds.install=false", "--set=runtimeClass.create=false", "--set=admissionPolicy.create=false"];
+const BASE: [&str; 3] = [
+    "--set=crds.install=false",
+    "--set=runtimeClass.create=false",
+    "--set=admissionPolicy.create=false",
+];
 
 /// The chart, and Helm to look at it with.
 struct Chart<'a> {
@@ -97,7 +100,8 @@ impl Chart<'_> {
     /// The files of values to render with beside the defaults.
     fn values(&self) -> anyhow::Result<Vec<PathBuf>> {
         let folder = self.deploy("chart/values");
-        let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
         let mut files: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.sort();

@@ -54,7 +54,9 @@ impl Options {
                 "-o" | "--output" => options.output = Some(value?.into()),
                 "--name" => options.name = Some(value?),
                 "--wick" => options.wick = Some(value?.into()),
-                other => bail!("`image` has no flag {other}: -o FILE, --name REFERENCE, --wick FILE"),
+                other => {
+                    bail!("`image` has no flag {other}: -o FILE, --name REFERENCE, --wick FILE")
+                }
             }
         }
         Ok(options)

@@ -62,15 +62,15 @@ ClusterRole wick-activator
    pods: get list watch
 Role wick-operator
   coordination.k8s.io leases: create
-  coordination.k8s.io leases: get patch update of wick-operator
+  coordination.k8s.io leases: get update of wick-operator
 ";
 
 fn lint(chart: &Chart<'_>) -> anyhow::Result<()> {
     let folder = chart.folder();
     tools::output(chart.helm(&["lint", "--strict", "--quiet"]).arg(&folder))?;
     for values in chart.values()? {
-        let mut helm = chart.helm(&["lint", "--strict", "--quiet", "--values"]);
-        tools::output(helm.arg(&values).arg(&folder))?;
+        let mut helm = chart.helm(&["lint", "--strict", "--quiet"]);
+        tools::output(helm.arg("--values").arg(&values).arg(&folder))?;
     }
     Ok(())
 }
@@ -172,9 +172,9 @@ fn roles(chart: &Chart<'_>) -> anyhow::Result<()> {
     // Bound where the values say, and nowhere else.
     let bound = |flags: &[&str]| -> anyhow::Result<BTreeSet<String>> {
         let objects = chart.objects(flags)?;
-        let bindings = objects.iter().filter(|object| {
-            object["roleRef"]["name"] == "wick-operator-pull-secrets"
-        });
+        let bindings = objects
+            .iter()
+            .filter(|object| object["roleRef"]["name"] == "wick-operator-pull-secrets");
         Ok(bindings.map(|it| format!("{} {}", it["kind"], it["metadata"]["namespace"])).collect())
     };
     let everywhere = BTreeSet::from(["\"ClusterRoleBinding\" null".to_owned()]);

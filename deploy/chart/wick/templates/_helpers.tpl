@@ -20,11 +20,10 @@ app.kubernetes.io/component: {{ last . }}
 {{- end -}}
 {{- end }}
 
-{{/* The pod of a component; the argument is a list of the root, the component and its ports. */}}
+{{/* The pod of a component; the argument is a list of the root and the component. */}}
 {{- define "wick.pod" -}}
 {{- $root := first . -}}
-{{- $component := index . 1 -}}
-{{- $ports := last . -}}
+{{- $component := last . -}}
 {{- $values := index $root.Values $component -}}
 metadata:
   labels:
@@ -95,14 +94,12 @@ spec:
         - name: POD_IP
           valueFrom: {fieldRef: {fieldPath: status.podIP}}
       ports:
-        {{- range $name, $port := $ports }}
-        - {name: {{ $name }}, containerPort: {{ $port }}}
-        {{- end }}
+        - {name: http, containerPort: {{ include "wick.port" $root }}}
       readinessProbe:
-        httpGet: {path: /readyz, port: metrics}
+        httpGet: {path: /readyz, port: http}
         periodSeconds: 2
       livenessProbe:
-        httpGet: {path: /livez, port: metrics}
+        httpGet: {path: /livez, port: http}
         periodSeconds: 10
         timeoutSeconds: 5
       securityContext:
@@ -115,19 +112,15 @@ spec:
       {{- end }}
 {{- end }}
 
-{{/* Where both answer `/livez`, `/readyz` and `/metrics`, and where the activator is asked. */}}
-{{- define "wick.port.metrics" -}}9090{{- end }}
-{{- define "wick.port.control" -}}9091{{- end }}
+{{/* Where both answer `/livez`, `/readyz` and `/metrics`, and the activator the operator. */}}
+{{- define "wick.port" -}}9090{{- end }}
 
 {{/* Flags of `wick operator run`. */}}
 {{- define "wick.operator.args" -}}
-- --addr=0.0.0.0:{{ include "wick.port.metrics" . }}
-- --lease=wick-operator
-- --activator=wick-activator
+- --addr=0.0.0.0:{{ include "wick.port" . }}
 {{- end }}
 
 {{/* Flags of `wick activator run`. */}}
 {{- define "wick.activator.args" -}}
-- --addr=0.0.0.0:{{ include "wick.port.metrics" . }}
-- --control=0.0.0.0:{{ include "wick.port.control" . }}
+- --addr=0.0.0.0:{{ include "wick.port" . }}
 {{- end }}
