@@ -81,18 +81,18 @@ spec:
       args:
         - {{ $component }}
         - run
-        {{- include (printf "wick.%s.args" $component) $root | nindent 8 }}
+        {{- with $values.only }}
+        - --only={{ . }}
+        {{- end }}
         {{- with $values.extraArgs }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
       env:
         - {name: RUST_LOG, value: {{ $values.log | quote }}}
-        - name: POD_NAME
+        - name: WICK_IDENTITY
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
-        - name: POD_NAMESPACE
+        - name: WICK_NAMESPACE
           valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-        - name: POD_IP
-          valueFrom: {fieldRef: {fieldPath: status.podIP}}
       ports:
         - {name: http, containerPort: {{ include "wick.port" $root }}}
       readinessProbe:
@@ -112,15 +112,6 @@ spec:
       {{- end }}
 {{- end }}
 
-{{/* Where both answer `/livez`, `/readyz` and `/metrics`, and the activator the operator. */}}
+{{/* Where both listen unless told otherwise: `/livez`, `/readyz`, `/metrics`, and what an activator
+tells the operator. */}}
 {{- define "wick.port" -}}9090{{- end }}
-
-{{/* Flags of `wick operator run`. */}}
-{{- define "wick.operator.args" -}}
-- --addr=0.0.0.0:{{ include "wick.port" . }}
-{{- end }}
-
-{{/* Flags of `wick activator run`. */}}
-{{- define "wick.activator.args" -}}
-- --addr=0.0.0.0:{{ include "wick.port" . }}
-{{- end }}
