@@ -23,6 +23,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("class and policy are those of deploy/shim", shim),
     ("the kustomize base is the chart with its defaults", base),
     ("roles permit what is needed and no more", roles),
+    ("an operator for one namespace has no rights in others", one_namespace),
     ("pods keep to the restricted level", pods),
 ];
 
@@ -184,6 +185,18 @@ fn roles(chart: &Chart<'_>) -> anyhow::Result<()> {
     ensure!(some == BTreeSet::from(expected), "secrets in two namespaces: {some:?}");
     let none = bound(&["--set=rbac.pullSecrets.read=false"])?;
     ensure!(none.is_empty(), "secrets in none: {none:?}");
+    Ok(())
+}
+
+fn one_namespace(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let objects = chart.objects(&["--set=operator.only=vision"])?;
+    let everywhere: Vec<String> = of_kind(&objects, "ClusterRoleBinding").map(named).collect();
+    ensure!(everywhere == ["ClusterRoleBinding wick-activator"], "{everywhere:?}");
+    let here =
+        of_kind(&objects, "RoleBinding").filter(|it| it["metadata"]["namespace"] == "vision");
+    let here: Vec<String> = here.map(named).collect();
+    let expected = ["RoleBinding wick-operator-models", "RoleBinding wick-operator-pull-secrets"];
+    ensure!(here == expected, "{here:?}");
     Ok(())
 }
 
