@@ -10,6 +10,7 @@
 
 mod arm64;
 mod bench;
+mod chart;
 mod clients;
 mod cluster;
 mod counted;
@@ -24,6 +25,7 @@ mod grpcurl;
 mod guests;
 mod house;
 mod http;
+mod image;
 mod import;
 mod lock;
 mod models;
@@ -63,6 +65,9 @@ usage: cargo xtask COMMAND
                       search for inputs that break a parser's rules
   tidy                the house rules
   crd                 write deploy/crds from the types of controller/api
+  chart [--write]     lint and render deploy/chart; --write writes the kustomize base from it
+  image [-o FILE] [--name REFERENCE] [--wick FILE]
+                      an OCI image of wick for operator and activator, as a tar
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
   import [NAME]       `wick import` from real servers: MLflow, S3, GCS
@@ -111,6 +116,8 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         "fuzz" => fuzz::run(&house, rest),
         "tidy" => tidy::run(&house),
         "crd" => crd::run(&house),
+        "chart" => chart::run(&house, rest),
+        "image" => image::run(&house, rest),
         "clients" => {
             setup::run(&house)?;
             bench::build(&house)?;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, import, mqtt, page, registry};
-use crate::{setup, tidy, traces};
+use crate::{arm64, bench, chart, clients, cluster, counted, e2e, fuzz, import, mqtt, page};
+use crate::{registry, setup, tidy, traces};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +80,7 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
     tests(house, report, &[])?;
     report.check("fuzz", || fuzz::step(house))?;
     report.check("build", || bench::build(house))?;
+    report.step("chart", || chart::step(house))?;
     report.step("clients", || clients::run(house))?;
     report.step("traces", || traces::run(house))?;
     report.step("import", || import::run(house, None))?;
