@@ -29,8 +29,8 @@ pub use reason::{ConditionType, Reason};
 pub use rollout::{Gates, OnFailure, OnTooFewRequests, Promotion, Rollout, Step};
 pub use scale::{Hold, HorizontalPodAutoscaler, Scale};
 pub use status::{
-    Address, Condition, DrainingStatus, ModelStatus, RejectedStatus, ResolvedPackage,
-    RevisionStatus, RolloutPhase, RolloutStatus, Status,
+    ActivatorStatus, Address, Condition, DrainingStatus, ModelStatus, RejectedStatus,
+    ResolvedPackage, RevisionStatus, RolloutPhase, RolloutStatus, Status,
 };
 pub use text::{Percent, PercentError, Quantity, QuantityError, Span, SpanError};
 

@@ -11,6 +11,7 @@
 //! No I/O, no clock, no client: what is read from a cluster comes in as values, what must be
 //! done goes out as values.
 
+pub mod activator;
 pub mod autoscale;
 pub mod desired;
 pub mod path;
