@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, bundle, check, completions, copy, images, import, infer, inspect, key, list,
-    load, new, operator, pack, pull, push, run, shim, sign, token, verify, worker,
+    activator, backend, bench, bundle, check, completions, copy, images, import, infer, inspect,
+    key, list, load, new, operator, pack, pull, push, run, shim, sign, token, verify, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -73,6 +73,7 @@ pub enum Command {
     Token(token::TokenArgs),
     Shim(shim::ShimArgs),
     Operator(operator::OperatorArgs),
+    Activator(activator::ActivatorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),

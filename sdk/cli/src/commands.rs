@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod activator;
 pub mod backend;
 pub mod bench;
 pub mod bundle;
@@ -44,7 +45,11 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         return worker::run(args);
     }
     // A server says what it does; a tool, and a job, only what goes wrong.
-    let serves = matches!(&cli.command, Command::Run(args) if args.guest_args.is_empty());
+    let serves = match &cli.command {
+        Command::Run(args) => args.guest_args.is_empty(),
+        Command::Activator(_) => true,
+        _ => false,
+    };
     let level = if serves { "info" } else { "warn" };
     let level = cli.global.log_level.as_deref().unwrap_or(level);
     let endpoint = match &cli.command {
@@ -79,6 +84,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Backend(args) => backend::run(&args, format).map(done),
         Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
+        Command::Activator(args) => activator::run(&args, format),
         Command::Operator(args) => operator::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),

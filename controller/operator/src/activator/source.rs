@@ -52,6 +52,14 @@ struct PodSeen {
     address: PodAddress,
 }
 
+/// A client for the cluster that this process is in, or that KUBECONFIG names.
+///
+/// # Errors
+/// There is none, or what is said of it is wrong.
+pub async fn client() -> Result<Client, kube::Error> {
+    Client::try_default().await
+}
+
 /// Follow the API server until this is dropped.
 pub async fn follow(client: Client, table: watch::Sender<Table>) {
     let models: Api<Model> = Api::all(client.clone());

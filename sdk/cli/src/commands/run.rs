@@ -14,7 +14,7 @@ mod edge;
 mod grants;
 mod job;
 mod mqtt;
-mod signals;
+pub mod signals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
