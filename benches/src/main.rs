@@ -15,6 +15,7 @@ mod http;
 mod packages;
 mod registry;
 mod runtime;
+mod scale;
 mod server;
 mod serving;
 mod setup;
@@ -25,18 +26,19 @@ use anyhow::{Context as _, bail};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let name = args
-        .next()
-        .context("usage: wick-benches NAME [BAR...]; there is: registry, runtime, serving, shim")?;
+    let name = args.next().context(
+        "usage: wick-benches NAME [BAR...]; there is: registry, runtime, scale, serving, shim",
+    )?;
     let only: Vec<String> = args.collect();
     let setup = setup::Setup::from_env()?;
     match name.as_str() {
         "registry" => registry::run(&setup, &only),
         "runtime" => runtime::run(&setup, &only),
+        "scale" => scale::run(&setup, &only),
         "serving" => serving::run(&setup, &only),
         // A child of `serving`, so that its processor time is a process' own.
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: registry, runtime, serving, shim"),
+        _ => bail!("no benchmark `{name}`; there is: registry, runtime, scale, serving, shim"),
     }
 }

@@ -53,7 +53,7 @@ pub struct ModelStatus {
     /// Where the model is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-    /// What activators do with its requests.
+    /// What activators do for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activator: Option<ActivatorStatus>,
     /// What the tag of each generation stood for when it was asked.
@@ -209,15 +209,15 @@ pub struct Address {
     pub url: String,
 }
 
-/// What activators do with the requests of a Model.
+/// What activators do for a Model: the operator says it, they read it.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActivatorStatus {
-    /// The port at each activator that stands for the Model.
+    /// The port that they listen on for this Model alone.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: i32,
     /// Whether requests wait for a pod; they are answered 503 at once otherwise.
     pub hold: bool,
-    /// Whether clients are told to connect anew, since they can go straight to pods.
+    /// Whether clients are told to close their connections, so that new ones go to the pods.
     pub close: bool,
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::activator::latency::Latency;
 use crate::revision::RevisionName;
 use crate::rollout::{Comparison, Stats};
 use crate::time::Moment;
@@ -16,8 +17,8 @@ const SAMPLES: usize = 60;
 pub struct Counters {
     pub requests: u64,
     pub errors: u64,
-    /// Requests by how long they took: the number in each bucket, as `bounds` divide them.
-    pub latency: Vec<u64>,
+    /// How long they took.
+    pub latency: Latency,
 }
 
 /// Counters of the revisions of one Model over the last while.
@@ -52,54 +53,33 @@ impl Samples {
         }
     }
 
-    /// How both did within the window. `bounds` are the upper ends of the buckets; what took
-    /// longer than the last of them counts as the last.
+    /// How both did within the window.
     pub fn compare(
         &self,
         active: Option<&RevisionName>,
         candidate: Option<&RevisionName>,
-        bounds: &[Duration],
     ) -> Comparison {
-        let stats = |name: Option<&RevisionName>| {
-            name.map(|name| self.stats(name, bounds)).unwrap_or_default()
-        };
-        Comparison { active: stats(active), candidate: stats(candidate) }
+        let stats = |name: Option<&RevisionName>| name.map(|name| self.stats(name));
+        Comparison {
+            active: stats(active).unwrap_or_default(),
+            candidate: stats(candidate).unwrap_or_default(),
+        }
     }
 
-    fn stats(&self, name: &RevisionName, bounds: &[Duration]) -> Stats {
+    fn stats(&self, name: &RevisionName) -> Stats {
         let Some((_, last)) = self.taken.back() else { return Stats::default() };
         let Some(last) = last.get(name) else { return Stats::default() };
         let none = Counters::default();
         let first = self.taken.front().and_then(|(_, first)| first.get(name)).unwrap_or(&none);
         // An activator that starts anew counts from zero: then all that it says is new.
         let first = if first.requests > last.requests { &none } else { first };
-        let latency: Vec<u64> = last
-            .latency
-            .iter()
-            .enumerate()
-            .map(|(at, count)| count.saturating_sub(first.latency.get(at).copied().unwrap_or(0)))
-            .collect();
+        let latency = last.latency.since(&first.latency);
         Stats {
             requests: last.requests - first.requests,
             errors: last.errors.saturating_sub(first.errors),
-            p99: percentile(&latency, bounds),
+            p99: (latency.count() > 0).then(|| latency.quantile(0.99)).flatten(),
         }
     }
-}
-
-/// The upper end of the bucket with the 99th percentile.
-fn percentile(latency: &[u64], bounds: &[Duration]) -> Option<Duration> {
-    let all: u64 = latency.iter().sum();
-    if all == 0 {
-        return None;
-    }
-    let rank = (all * 99).div_ceil(100);
-    let mut seen = 0;
-    let at = latency.iter().position(|count| {
-        seen += count;
-        seen >= rank
-    })?;
-    bounds.get(at).or_else(|| bounds.last()).copied()
 }
 
 #[cfg(test)]
@@ -108,23 +88,25 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(60);
 
-    fn bounds() -> Vec<Duration> {
-        [1, 2, 4, 8].map(Duration::from_millis).to_vec()
-    }
-
     fn name(name: &str) -> RevisionName {
         RevisionName::known(name)
     }
 
     fn counted(requests: u64, errors: u64, latency: &[u64]) -> BTreeMap<RevisionName, Counters> {
-        let counters = Counters { requests, errors, latency: latency.to_vec() };
+        let mut sum = 0;
+        let buckets = latency.iter().map(|count| {
+            sum += count;
+            sum
+        });
+        let latency = Latency { buckets: buckets.collect() };
+        let counters = Counters { requests, errors, latency };
         [(name("m-a"), counters)].into()
     }
 
     fn stats(samples: &Samples) -> (u64, u64, Option<u128>) {
-        let stats = samples.compare(Some(&name("m-a")), Some(&name("m-b")), &bounds());
+        let stats = samples.compare(Some(&name("m-a")), Some(&name("m-b")));
         assert_eq!(stats.candidate, Stats::default());
-        (stats.active.requests, stats.active.errors, stats.active.p99.map(|p99| p99.as_millis()))
+        (stats.active.requests, stats.active.errors, stats.active.p99.map(|p99| p99.as_micros()))
     }
 
     #[test]
@@ -133,7 +115,7 @@ mod tests {
         let at = |second: u64| Moment::from_millis(second * 1000);
         samples.add(at(0), WINDOW, counted(1000, 500, &[0, 0, 0, 1000]));
         samples.add(at(1), WINDOW, counted(1100, 500, &[99, 1, 0, 1000]));
-        assert_eq!(stats(&samples), (100, 0, Some(1)));
+        assert_eq!(stats(&samples), (100, 0, Some(91)));
         for second in 2..=61 {
             samples.add(
                 at(second),
@@ -142,7 +124,7 @@ mod tests {
             );
         }
         // From second 1 on.
-        assert_eq!(stats(&samples), (61, 2, Some(2)));
+        assert_eq!(stats(&samples), (61, 2, Some(109)));
         assert!(samples.taken.len() <= SAMPLES + 2);
     }
 
@@ -151,7 +133,7 @@ mod tests {
         let mut samples = Samples::default();
         samples.add(Moment::from_millis(0), WINDOW, counted(1000, 1, &[1000, 0, 0, 0]));
         samples.add(Moment::from_millis(2000), WINDOW, counted(10, 2, &[0, 0, 10, 0]));
-        assert_eq!(stats(&samples), (10, 2, Some(4)));
+        assert_eq!(stats(&samples), (10, 2, Some(131)));
     }
 
     #[test]

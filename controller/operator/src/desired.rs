@@ -30,14 +30,14 @@ pub const MANAGER: &str = "wick-operator";
 const RUNTIME_CLASS: &str = "wick";
 
 /// What a package listens on, for REST and gRPC.
-const PORT: i32 = 8080;
+pub(crate) const PORT: i32 = 8080;
 
 /// The name of its port.
 const PORT_NAME: &str = "http";
 
 /// Labels by which objects are found; those of the convention are for people.
-pub const MODEL_LABEL: &str = "wick.dev/model";
-pub const REVISION_LABEL: &str = "wick.dev/revision";
+pub(crate) const MODEL_LABEL: &str = "wick.dev/model";
+pub(crate) const REVISION_LABEL: &str = "wick.dev/revision";
 
 /// Of a Deployment: the digest of its image.
 const DIGEST_ANNOTATION: &str = "wick.dev/digest";

@@ -11,6 +11,7 @@
 //! No I/O, no clock, no client: what is read from a cluster comes in as values, what must be
 //! done goes out as values.
 
+pub mod activator;
 pub mod autoscale;
 pub mod compare;
 pub mod desired;
@@ -20,8 +21,3 @@ pub mod rollout;
 pub mod shell;
 pub mod time;
 pub mod turn;
-
-/// The upper ends of the activators' buckets of time.
-pub(crate) fn activator_bounds() -> Vec<std::time::Duration> {
-    Vec::new()
-}

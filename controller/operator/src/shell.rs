@@ -148,7 +148,7 @@ fn taken(cluster: &Cluster) -> Ports {
         let activator = model.status.as_ref().and_then(|status| status.activator);
         let port = activator.and_then(|activator| u16::try_from(activator.port).ok());
         if let (Some(key), Some(port)) = (reconcile::key(&model), port) {
-            let _ = ports.of(&key, Some(port));
+            ports.of(&key, Some(port));
         }
     }
     ports

@@ -6,8 +6,9 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, bundle, check, completions, copy, images, import, infer, inspect, key, list,
-    load, new, operator, pack, pull, push, rollout, run, shim, sign, token, verify, worker,
+    activator, backend, bench, bundle, check, completions, copy, images, import, infer, inspect,
+    key, list, load, new, operator, pack, pull, push, rollout, run, shim, sign, token, verify,
+    worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -74,6 +75,7 @@ pub enum Command {
     Shim(shim::ShimArgs),
     Operator(operator::OperatorArgs),
     Rollout(rollout::RolloutArgs),
+    Activator(activator::ActivatorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod activator;
 pub mod backend;
 pub mod bench;
 pub mod bundle;
@@ -48,6 +49,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
     let serves = match &cli.command {
         Command::Run(args) => args.guest_args.is_empty(),
         Command::Operator(args) => args.serves(),
+        Command::Activator(_) => true,
         _ => false,
     };
     let level = if serves { "info" } else { "warn" };
@@ -84,6 +86,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Backend(args) => backend::run(&args, format).map(done),
         Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
+        Command::Activator(args) => activator::run(&args, format),
         Command::Operator(args) => operator::run(&args, format).map(done),
         Command::Rollout(args) => rollout::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),

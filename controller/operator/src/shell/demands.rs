@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::http::Asker;
 use super::queue::{Key, Queue};
+use crate::activator::demand::{Line, Numbers, RevisionDemand};
 use crate::compare::Counters;
 use crate::revision::RevisionName;
 
@@ -36,38 +37,6 @@ pub struct Demand {
     /// Requests that have come since somebody began to count.
     pub total: u64,
     pub revisions: BTreeMap<RevisionName, Counters>,
-}
-
-/// A line of an activator.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-struct Line {
-    #[serde(default)]
-    namespace: String,
-    /// Empty for a line that only says that the activator is there.
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    held: u32,
-    #[serde(default)]
-    sent: u32,
-    #[serde(default)]
-    requests_total: u64,
-    #[serde(default)]
-    revisions: Vec<Revision>,
-}
-
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-struct Revision {
-    name: String,
-    requests: u64,
-    errors: u64,
-    #[serde(default)]
-    latency: Latency,
-}
-
-#[derive(Debug, Clone, PartialEq, Default, serde::Deserialize)]
-struct Latency {
-    buckets: Vec<u64>,
 }
 
 /// What each activator has said last.
@@ -137,12 +106,7 @@ impl Drop for Demands {
 fn add(to: &mut Counters, more: &Counters) {
     to.requests += more.requests;
     to.errors += more.errors;
-    if to.latency.len() < more.latency.len() {
-        to.latency.resize(more.latency.len(), 0);
-    }
-    for (sum, count) in to.latency.iter_mut().zip(&more.latency) {
-        *sum += count;
-    }
+    to.latency = to.latency.plus(&more.latency);
 }
 
 async fn listen(asker: Asker, queue: Queue, said: Said, activator: IpAddr) {
@@ -180,33 +144,23 @@ async fn follow(asker: &Asker, queue: &Queue, said: &Said, activator: IpAddr) {
 }
 
 fn read(line: &[u8]) -> Option<(Key, Demand)> {
-    let line: Line = serde_json::from_slice(line).ok()?;
-    if line.name.is_empty() {
-        return None;
-    }
-    let revisions = line.revisions.into_iter();
+    let Line::Demand(said) = serde_json::from_slice(line).ok()? else { return None };
+    let revisions = said.revisions.into_iter();
     let revisions = revisions
         .map(|revision| {
-            let latency = apart(&revision.latency.buckets);
-            let Revision { name, requests, errors, .. } = revision;
+            let RevisionDemand { name, requests, errors, latency } = revision;
             (RevisionName::known(&name), Counters { requests, errors, latency })
         })
         .collect();
-    let demand = Demand { held: line.held, sent: line.sent, total: line.requests_total, revisions };
-    Some((Key { namespace: line.namespace, name: line.name }, demand))
-}
-
-/// Counts of buckets that each have all before them, made counts of their own.
-fn apart(cumulative: &[u64]) -> Vec<u64> {
-    let mut before = 0;
-    let own =
-        cumulative.iter().map(|count| count.saturating_sub(std::mem::replace(&mut before, *count)));
-    own.collect()
+    let Numbers { held, sent, requests_total: total } = said.numbers;
+    let key = Key { namespace: said.name.namespace, name: said.name.name };
+    Some((key, Demand { held, sent, total, revisions }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activator::latency::Latency;
 
     #[test]
     fn lines_are_read_and_what_is_no_line_is_left_out() {
@@ -215,7 +169,7 @@ mod tests {
         let (key, demand) = read(line).unwrap();
         assert_eq!((key.namespace.as_str(), key.name.as_str()), ("here", "m"));
         assert_eq!((demand.held, demand.sent, demand.total), (2, 1, 9));
-        assert_eq!(demand.revisions[&RevisionName::known("m-a")].latency, [1, 2, 6]);
+        assert_eq!(demand.revisions[&RevisionName::known("m-a")].latency.buckets, [1, 3, 9]);
         assert_eq!(read(b"{}\n"), None);
         assert_eq!(read(b"not json\n"), None);
     }
@@ -223,8 +177,14 @@ mod tests {
     #[test]
     fn what_several_say_is_added() {
         let mut sum = Counters::default();
-        add(&mut sum, &Counters { requests: 1, errors: 0, latency: vec![1] });
-        add(&mut sum, &Counters { requests: 2, errors: 1, latency: vec![0, 2] });
-        assert_eq!(sum, Counters { requests: 3, errors: 1, latency: vec![1, 2] });
+        add(&mut sum, &Counters { requests: 1, errors: 0, latency: Latency { buckets: vec![1] } });
+        add(
+            &mut sum,
+            &Counters { requests: 2, errors: 1, latency: Latency { buckets: vec![0, 2] } },
+        );
+        assert_eq!(
+            sum,
+            Counters { requests: 3, errors: 1, latency: Latency { buckets: vec![1, 3] } }
+        );
     }
 }

@@ -20,7 +20,6 @@ use super::ports::Ports;
 use super::queue::Key;
 use super::resolve::Resolver;
 use super::workers::{Said, Workers};
-use crate::activator_bounds;
 use crate::autoscale::Load;
 use crate::compare::Samples;
 use crate::desired::{self, Target, Wanted};
@@ -297,7 +296,7 @@ fn compare(model: &Model, known: &mut Known, demand: Demand, now: Moment) -> Com
     }
     let window = model.spec.rollout.gates.window.get();
     known.samples.add(now, window, demand.revisions);
-    known.samples.compare(state.active.as_ref(), state.candidate(), &activator_bounds())
+    known.samples.compare(state.active.as_ref(), state.candidate())
 }
 
 /// What somebody asks for that was not obeyed yet.
