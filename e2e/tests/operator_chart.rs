@@ -130,7 +130,7 @@ fn wait_until_admitted(release: &Release) -> anyhow::Result<()> {
             Ok((found["status"]["updatedReplicas"] == found["spec"]["replicas"]).then_some(()))
         })?;
     }
-    Ok(())
+    release.wait_until_available()
 }
 
 #[test]
