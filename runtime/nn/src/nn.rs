@@ -109,8 +109,10 @@ impl Nn {
     /// works; that takes some 20 ms.
     pub fn backends(&self) -> Vec<BackendInfo> {
         let describe = |backend: &dyn Backend, path, error: Option<LoadError>| {
-            let works = error.is_none();
-            let found = works.then(|| backend.find(&DeviceKind::ALL)).unwrap_or_default();
+            let found = match error {
+                None => backend.find(&DeviceKind::ALL),
+                Some(_) => Found::default(),
+            };
             BackendInfo {
                 name: backend.name().to_owned(),
                 version: backend.version().to_owned(),

@@ -21,7 +21,9 @@ use wick_package::DeviceKind;
 
 use self::graph::OrtGraph;
 use self::library::Library;
-use crate::backend::{Backend, Device, DeviceUse, Found, Graph, GraphOptions, GraphSource, Refusal};
+use crate::backend::{
+    Backend, Device, DeviceUse, Found, Graph, GraphOptions, GraphSource, Refusal,
+};
 use crate::error::LoadError;
 
 pub(crate) use self::find::find;

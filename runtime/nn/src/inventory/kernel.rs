@@ -77,7 +77,8 @@ fn on_pci(root: &Path, address: &str) -> Option<Hardware> {
 /// Devices of a class that are not on the PCI bus.
 fn on_chip(root: &Path, class: &str, kind: DeviceKind) -> Vec<Hardware> {
     let folder = root.join("sys/class").join(class);
-    let (start, nodes) = if class == "drm" { ("renderD", "/dev/dri") } else { ("accel", "/dev/accel") };
+    let (start, nodes) =
+        if class == "drm" { ("renderD", "/dev/dri") } else { ("accel", "/dev/accel") };
     let own = names(&folder).into_iter().filter(|name| name.starts_with(start));
     let device = |name: String| {
         let uevent = text(&folder.join(&name).join("device/uevent"));

@@ -94,10 +94,13 @@ fn devices(library: &Library, provider: &Provider) -> Vec<Device> {
     let device = |(ordinal, device): (usize, OrtDevice<'_>)| {
         let hardware = device.hardware_device();
         let kind = kind(provider, hardware.ty())?;
+        // What poses has the vendor of the CPU below, which says nothing of it.
+        let poses = hardware.ty() == DeviceType::CPU;
+        let vendor = || vendor(facts::vendor_id(&hardware), hardware.vendor().unwrap_or_default());
         Some(Device {
             kind,
             provider: provider.registered.to_owned(),
-            vendor: vendor(facts::vendor_id(&hardware), hardware.vendor().unwrap_or_default()),
+            vendor: if poses { None } else { vendor() },
             pci: facts::metadata(&hardware, c"pci_bus_id"),
             ordinal,
         })
@@ -143,7 +146,8 @@ impl Library {
                     beside.display()
                 ));
             }
-            let registered = self.environment.register_ep_library(provider.name, path);
+            // Some call themselves what they are registered as.
+            let registered = self.environment.register_ep_library(provider.registered, path);
             registered.map_err(|error| error.message().trim().to_owned())
         };
         plugins.entry(provider.name).or_insert_with(register).clone()

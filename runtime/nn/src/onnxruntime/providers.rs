@@ -96,7 +96,8 @@ mod tests {
             let taken = provider.files.iter().any(|start| provider.library.starts_with(start));
             assert!(taken, "{provider:?}");
             for wheel in provider.wheels {
-                let hex = wheel.sha256.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+                let hex =
+                    wheel.sha256.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
                 assert!(hex && wheel.sha256.len() == 64, "{provider:?}");
             }
         }

@@ -16,7 +16,9 @@ pub(super) const PROVIDER: Provider = Provider {
     serves: "NVIDIA GPUs, with CUDA 13 and cuDNN 9 installed",
     only_with: Some("1.31.1"),
     on_cpu: None,
-    options: &[],
+    // With TF32, which it takes by itself, a text recogniser's answers were 0.014 of the largest
+    // value away from the CPU's on an H100; without, 0.000024.
+    options: &[("use_tf32", "0")],
     package: "onnxruntime-gpu",
     version: "1.31.1",
     wheels: &[Wheel {

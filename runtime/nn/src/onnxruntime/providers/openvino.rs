@@ -21,5 +21,11 @@ pub(super) const PROVIDER: Provider = Provider {
         python: ANY_PYTHON,
         sha256: "3832643158c8c187fcab6db661cde2a8c06a2b3559d95d0f2411ac0e51c5e924",
     }],
-    files: &["libonnxruntime_providers_openvino", "libopenvino", "libtbb", "libhwloc", "cache.json"],
+    files: &[
+        "libonnxruntime_providers_openvino",
+        "libopenvino",
+        "libtbb",
+        "libhwloc",
+        "cache.json",
+    ],
 };

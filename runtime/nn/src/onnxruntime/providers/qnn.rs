@@ -22,5 +22,11 @@ pub(super) const PROVIDER: Provider = Provider {
         python: PYTHON_3_11,
         sha256: "c56c01562b8534fe8980cfea4601408d950c065f8251fb862ce82101c52c9849",
     }],
-    files: &["libonnxruntime_providers_qnn.so", "libQnn", "libHtpPrepare.so", "libc++", "libunwind"],
+    files: &[
+        "libonnxruntime_providers_qnn.so",
+        "libQnn",
+        "libHtpPrepare.so",
+        "libc++",
+        "libunwind",
+    ],
 };
