@@ -76,7 +76,7 @@ fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(PathBuf, Strin
 
 fn not_installed(provider: &Provider) -> String {
     let (name, serves) = (provider.name, provider.serves);
-    format!("not installed: `wick backend install {name}` adds it, for {serves}")
+    format!("not installed (`wick backend install {name}`, for {serves})")
 }
 
 fn some(devices: Vec<Device>) -> Result<Vec<Device>, String> {

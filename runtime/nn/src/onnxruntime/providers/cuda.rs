@@ -13,7 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     registered: "CUDAExecutionProvider",
     library: "libonnxruntime_providers_cuda.so",
     kinds: &[DeviceKind::Gpu],
-    serves: "NVIDIA GPUs, with CUDA 13 and cuDNN 9 installed",
+    serves: "NVIDIA GPUs",
     only_with: Some("1.31.1"),
     on_cpu: None,
     // With TF32, which it takes by itself, a text recogniser's answers were 0.014 of the largest

@@ -10,7 +10,7 @@ pub(super) const PROVIDER: Provider = Provider {
     registered: "QNNExecutionProvider",
     library: "libonnxruntime_providers_qnn.so",
     kinds: &[DeviceKind::Npu],
-    serves: "Qualcomm NPUs, for quantised models; under a licence of its own",
+    serves: "Qualcomm NPUs",
     only_with: None,
     on_cpu: Some("WICK_QNN_EMULATOR"),
     options: &[("backend_type", "htp")],

@@ -9,7 +9,7 @@ pub(super) const PROVIDER: Provider = Provider {
     registered: "NvTensorRTRTXExecutionProvider",
     library: "libonnxruntime_providers_nv_tensorrt_rtx.so",
     kinds: &[DeviceKind::Gpu],
-    serves: "NVIDIA RTX GPUs; it compiles a graph for its GPU when it is loaded",
+    serves: "NVIDIA RTX GPUs",
     only_with: None,
     on_cpu: None,
     options: &[],

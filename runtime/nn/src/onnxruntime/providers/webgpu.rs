@@ -9,7 +9,7 @@ pub(super) const PROVIDER: Provider = Provider {
     registered: "WebGpuExecutionProvider",
     library: "libonnxruntime_providers_webgpu.so",
     kinds: &[DeviceKind::Gpu],
-    serves: "any GPU with a Vulkan driver",
+    serves: "any GPU with Vulkan",
     only_with: None,
     on_cpu: Some("ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"),
     options: &[],
