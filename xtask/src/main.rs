@@ -17,6 +17,7 @@ mod counted;
 mod crd;
 mod debian;
 mod demo;
+mod devices;
 mod e2e;
 mod examples;
 mod fuzz;
@@ -58,7 +59,8 @@ usage: cargo xtask COMMAND
   guests              only the guests
   test [--cluster] [NAME]
                       setup, then every check and test (or the tests named like NAME);
-                      --cluster adds those that install packages or need root
+                      --cluster adds those that install packages or need root;
+                      `test devices` compares providers with the CPU, and nothing else
   demo [--serve]      serve the examples and call them; --serve keeps them up
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
   fuzz [TARGET] [--seconds N]

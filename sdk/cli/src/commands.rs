@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod check;
 pub mod completions;
 pub mod copy;
+pub mod devices;
 pub mod images;
 pub mod import;
 pub mod infer;
@@ -25,6 +26,7 @@ pub mod shim;
 pub mod sign;
 pub mod token;
 pub mod verify;
+pub mod verify_device;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -84,6 +86,8 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),
+        Command::Devices(args) => devices::run(&args, format).map(done),
+        Command::VerifyDevice(args) => verify_device::run(&args, format).map(done),
         Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
         Command::Activator(args) => activator::run(&args, format),
