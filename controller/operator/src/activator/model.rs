@@ -113,7 +113,11 @@ impl Model {
         }
         drop(counted);
         self.closing.send_if_modified(|now| std::mem::replace(now, route.close) != route.close);
+        let in_vain = !route.hold;
         self.traffic.store(Arc::new(Traffic { route, revisions }));
+        if in_vain {
+            self.waiting.notify_waiters();
+        }
         self.wake();
         self.probing.notify_one();
     }
