@@ -144,7 +144,7 @@ impl Stage {
 impl Caller {
     fn start(addr: SocketAddr, clients: usize) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let call = |over: Arc<AtomicBool>| {
+        let call = move |over: Arc<AtomicBool>| {
             let (mut answered, mut lost) = (0, Vec::new());
             while !over.load(Ordering::Relaxed) {
                 match classify(addr, PYTHON) {

@@ -69,10 +69,8 @@ pub struct Model {
 impl Model {
     pub fn new(name: ModelName, route: Route, threads: usize) -> Self {
         let closing = watch::Sender::new(route.close);
-        let empty = Traffic {
-            route: Route { revisions: Vec::new(), ..route.clone() },
-            revisions: Vec::new(),
-        };
+        let empty =
+            Traffic { route: Route { revisions: Vec::new(), ..route }, revisions: Vec::new() };
         let model = Self {
             name,
             traffic: ArcSwap::from_pointee(empty),

@@ -69,6 +69,8 @@ pub async fn follow(client: Client, table: watch::Sender<Table>) {
     let (mut models, mut pods) = (models.into_stream().boxed(), pods.into_stream().boxed());
     let mut seen = Seen::default();
     let mut due: Option<Instant> = None;
+    // Whether anything was said at all: no Models is news, too.
+    let mut told = false;
     loop {
         let gathered = due;
         let changed = tokio::select! {
@@ -87,7 +89,8 @@ pub async fn follow(client: Client, table: watch::Sender<Table>) {
             () = sleep_until(gathered) => {
                 due = None;
                 if let Some(new) = seen.table() {
-                    table.send_if_modified(|old| *old != new && {
+                    let first = !std::mem::replace(&mut told, true);
+                    table.send_if_modified(|old| (first || *old != new) && {
                         *old = new;
                         true
                     });

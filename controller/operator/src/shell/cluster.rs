@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -27,6 +27,9 @@ use crate::turn::{Pod as SeenPod, Stored};
 
 /// By which activators are found in the operator's own namespace.
 const ACTIVATORS: &str = "app.kubernetes.io/name=wick,app.kubernetes.io/component=activator";
+
+/// Of a pod that has no address yet. It is not ready, and nothing is sent there.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Copies of what is in the cluster.
 pub struct Cluster {
@@ -212,8 +215,7 @@ fn seen(pod: &Pod) -> Option<SeenPod> {
         revision,
         ready: address.is_some() && takes_requests(pod),
         endpoint: PodEndpoint {
-            // Without an address it is not ready, and nothing is sent there.
-            address: address.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            address: address.unwrap_or(NOWHERE),
             name: pod.name_any(),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
