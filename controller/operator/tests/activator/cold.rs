@@ -13,7 +13,7 @@ const NONE_HELD: &str = "wick_activator_held{namespace=\"ns\",model=\"m\"} 0";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_500_requests_at_once_to_a_cold_model_none_is_lost() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     pod.state.ready.store(false, Ordering::SeqCst);
     let stage = Stage::new(&[("m", whole(port, &[]))]).await;
     let many = (0..500).map(|n| {
@@ -59,7 +59,7 @@ async fn a_pod_is_used_moments_after_it_listens() {
     let asked = tokio::spawn(async move { H1::connect(at(port)).await.get("/echo").await });
     stage.until("wick_activator_held{namespace=\"ns\",model=\"m\"} 1").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let _pod = Upstream::at(later).await;
+    let _pod = Upstream::at(later);
     let listens = Instant::now();
     assert_eq!(asked.await.unwrap().unwrap().status(), 200);
     // A kubelet would ask once a second.
@@ -103,7 +103,7 @@ async fn what_may_not_wait_is_refused_with_a_reason() {
 
 #[tokio::test]
 async fn clients_that_leave_while_they_wait_leave_nothing_behind() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let stage = Stage::new(&[("m", whole(port, &[]))]).await;
     let mut leaving = Vec::new();
     for _ in 0..20 {

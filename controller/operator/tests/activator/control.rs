@@ -46,7 +46,7 @@ impl Lines {
 
 #[tokio::test]
 async fn the_first_request_that_waits_is_told_at_once() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let stage = Stage::new(&[("m", whole(port, &[]))]).await;
     let mut lines = Lines::open(&stage).await;
     let first = lines.demand(|demand| demand.name.name == "m").await;

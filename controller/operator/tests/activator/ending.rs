@@ -12,7 +12,7 @@ use crate::upstream::Upstream;
 
 #[tokio::test]
 async fn a_drain_refuses_those_that_wait_and_finishes_what_was_sent() {
-    let (pod, warm, cold) = (Upstream::start().await, port(), port());
+    let (pod, warm, cold) = (Upstream::start(), port(), port());
     let routes = [("m", whole(warm, &[(pod.addr, true)])), ("n", whole(cold, &[]))];
     let stage = Stage::new(&routes).await;
     let get = |port, path| tokio::spawn(async move { H1::connect(at(port)).await.get(path).await });
@@ -56,7 +56,7 @@ async fn who_takes_too_long_is_cut_off() {
 
 #[tokio::test]
 async fn ports_come_and_go_with_the_table() {
-    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let (one, two) = (Upstream::start(), Upstream::start());
     let (a, b) = (port(), port());
     let of = |port, pod: &Upstream| whole(port, &[(pod.addr, true)]);
     let stage = Stage::new(&[("m", of(a, &one)), ("n", of(b, &two))]).await;
@@ -82,7 +82,7 @@ async fn ports_come_and_go_with_the_table() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let taken = std::net::TcpListener::bind(at(port)).unwrap();
     let _stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
     drop(taken);
@@ -96,7 +96,7 @@ async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
 
 #[tokio::test]
 async fn clients_are_told_to_come_again_another_way() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let warm = whole(port, &[(pod.addr, true)]);
     let stage = Stage::new(&[("m", warm.clone())]).await;
     let (mut idle, busy, mut late) =

@@ -9,7 +9,7 @@ use crate::upstream::Upstream;
 
 #[tokio::test]
 async fn a_request_that_a_pod_may_have_begun_is_not_sent_again() {
-    let (pod, other, port) = (Upstream::start().await, Upstream::start().await, port());
+    let (pod, other, port) = (Upstream::start(), Upstream::start(), port());
     let pods = [(pod.addr, true), (other.addr, true)];
     let _stage = Stage::new(&[("m", whole(port, &pods))]).await;
     let mut client = H1::connect(at(port)).await;
@@ -24,7 +24,7 @@ async fn a_request_that_a_pod_may_have_begun_is_not_sent_again() {
 
 #[tokio::test]
 async fn pods_that_take_no_connection_lose_nothing() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let gone = [at(crate::stage::port()), at(crate::stage::port())];
     let pods = [(gone[0], true), (pod.addr, true), (gone[1], true)];
     let stage = Stage::new(&[("m", whole(port, &pods))]).await;
@@ -42,13 +42,13 @@ async fn pods_that_take_no_connection_lose_nothing() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let asked = tokio::spawn(async move { H1::connect(at(port)).await.get("/echo").await });
     stage.until("wick_activator_held{namespace=\"ns\",model=\"m\"} 1").await;
-    let _pod = Upstream::at(addr).await;
+    let _pod = Upstream::at(addr);
     assert_eq!(asked.await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]
 async fn connections_that_a_pod_closed_while_they_were_idle_are_not_used() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let _stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
     let (mut one, two) = (H1::connect(at(port)).await, H2::connect(at(port)).await);
     for round in 0..30 {
@@ -63,7 +63,7 @@ async fn connections_that_a_pod_closed_while_they_were_idle_are_not_used() {
 
 #[tokio::test]
 async fn a_pod_that_is_killed_costs_only_what_it_had() {
-    let (pod, other, port) = (Upstream::start().await, Upstream::start().await, port());
+    let (pod, other, port) = (Upstream::start(), Upstream::start(), port());
     let one = |addr| whole(port, &[(addr, true)]);
     let stage = Stage::new(&[("m", one(pod.addr))]).await;
     let asked = tokio::spawn(async move { H1::connect(at(port)).await.get("/slow").await });

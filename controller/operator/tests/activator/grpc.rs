@@ -36,7 +36,7 @@ async fn ask(
 
 #[tokio::test]
 async fn a_stream_goes_both_ways_message_by_message_and_ends_with_its_trailers() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
     let mut client = client(port).await;
     let (sender, receiver) = tokio::sync::mpsc::channel::<String>(1);
@@ -100,7 +100,7 @@ async fn a_held_call_ends_with_its_own_deadline() {
 
 #[tokio::test]
 async fn a_held_call_goes_on_when_a_pod_comes() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let stage = Stage::new(&[("m", whole(port, &[]))]).await;
     let mut client = client(port).await;
     let asked = tokio::spawn(async move { ask(&mut client, Request::new("a".to_owned())).await });

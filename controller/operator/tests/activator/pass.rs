@@ -11,7 +11,7 @@ use crate::upstream::Upstream;
 
 #[tokio::test]
 async fn a_connection_is_kept_and_bodies_come_back_whole() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let _stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
     let mut client = H1::connect(at(port)).await;
     for size in [0, 1, 70_000, 5_000_000] {
@@ -26,7 +26,7 @@ async fn a_connection_is_kept_and_bodies_come_back_whole() {
 
 #[tokio::test]
 async fn requests_in_a_row_are_answered_in_their_order() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let _stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
     let mut stream = TcpStream::connect(at(port)).await.unwrap();
     let one = |text: &str| {
@@ -46,7 +46,7 @@ async fn requests_in_a_row_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn one_http2_connection_carries_many_requests_at_once() {
-    let (pod, port) = (Upstream::start().await, port());
+    let (pod, port) = (Upstream::start(), port());
     let _stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
     let client = H2::connect(at(port)).await;
     let asked = (0..200).map(|n| {
@@ -63,7 +63,7 @@ async fn one_http2_connection_carries_many_requests_at_once() {
 
 #[tokio::test]
 async fn traffic_is_divided_by_weight_among_revisions_that_have_pods() {
-    let (old, new, port) = (Upstream::start().await, Upstream::start().await, port());
+    let (old, new, port) = (Upstream::start(), Upstream::start(), port());
     let split = |ready| {
         let shares =
             [share("m-1", 80, &[(old.addr, true)]), share("m-2", 20, &[(new.addr, ready)])];

@@ -40,11 +40,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub async fn start() -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap()).await
+    pub fn start() -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap())
     }
 
-    pub async fn at(addr: SocketAddr) -> Self {
+    pub fn at(addr: SocketAddr) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(addr).unwrap();

@@ -111,7 +111,7 @@ async fn serve(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
     match format {
         Format::Json => output::json(&json!({"control": format!("http://{control}")})),
         Format::Human | Format::Raw => {
-            output::line(format_args!("ready, control port at {control}"))
+            output::line(format_args!("ready, control port at {control}"));
         }
     }
     signals.next().await;

@@ -106,7 +106,7 @@ async fn status(args: &ModelArgs, watch: bool, format: Format) -> Outcome {
 /// Whether what is complete is what was wanted.
 fn verdict(model: &Model) -> Outcome {
     match condition(model, "Degraded") {
-        Some((status, reason, message)) if status == "True" => {
+        Some(("True", reason, message)) => {
             Err(Failure::new(Exit::Refused, "rollout-failed", format!("{reason}: {message}")))
         }
         _ => Ok(()),
