@@ -2,7 +2,7 @@
 //! conditions and reasons.
 //!
 //! No I/O and no decisions: how a `Model` becomes pods is the operator's. What the schema and
-//! its rules refuse in a cluster, [`check`] refuses anywhere, with the same paths.
+//! its rules refuse in a cluster, [`check()`] refuses anywhere, with the same paths.
 
 mod check;
 mod crd;

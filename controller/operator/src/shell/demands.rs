@@ -184,7 +184,7 @@ mod tests {
         );
         assert_eq!(
             sum,
-            Counters { requests: 3, errors: 1, latency: Latency { buckets: vec![1, 3] } }
+            Counters { requests: 3, errors: 1, latency: Latency { buckets: vec![1, 2] } }
         );
     }
 }
