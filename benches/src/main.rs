@@ -16,6 +16,7 @@ mod http;
 mod packages;
 mod registry;
 mod runtime;
+mod scale;
 mod server;
 mod serving;
 mod setup;
@@ -27,7 +28,7 @@ use anyhow::{Context as _, bail};
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let name = args.next().context(
-        "usage: wick-benches NAME [BAR...]; there is: fleet, registry, runtime, serving, shim",
+        "usage: wick-benches NAME [BAR...]; there is: fleet, registry, runtime, scale, serving, shim",
     )?;
     let only: Vec<String> = args.collect();
     match name.as_str() {
@@ -41,10 +42,11 @@ fn main() -> anyhow::Result<()> {
     match name.as_str() {
         "registry" => registry::run(&setup, &only),
         "runtime" => runtime::run(&setup, &only),
+        "scale" => scale::run(&setup, &only),
         "serving" => serving::run(&setup, &only),
         // A child of `serving`, so that its processor time is a process' own.
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: fleet, registry, runtime, serving, shim"),
+        _ => bail!("no benchmark `{name}`; there is: fleet, registry, runtime, scale, serving, shim"),
     }
 }

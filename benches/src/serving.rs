@@ -11,16 +11,16 @@
 
 mod bars;
 mod channel;
-mod closed;
-mod connection;
-mod cpu;
+pub mod closed;
+pub mod connection;
+pub mod cpu;
 mod lineup;
 mod message;
 mod ort;
 mod overload;
 mod peers;
 mod process;
-mod question;
+pub mod question;
 mod rounds;
 mod table;
 
@@ -114,7 +114,7 @@ fn beside_peers(
 }
 
 /// What the figures were measured on.
-fn machine() -> anyhow::Result<Value> {
+pub fn machine() -> anyhow::Result<Value> {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("model name"));
     let name = name.map(|name| name.trim_start_matches([' ', '\t', ':']));

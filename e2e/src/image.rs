@@ -27,6 +27,7 @@ pub struct Image {
     entrypoint: Vec<String>,
     env: Vec<String>,
     labels: Vec<(String, String)>,
+    user: Option<String>,
 }
 
 /// What an image consists of, ready to be sent.
@@ -50,10 +51,12 @@ impl Image {
             entrypoint: Vec::new(),
             env: Vec::new(),
             labels: Vec::new(),
+            user: None,
         }
     }
 
-    /// Add a program from the machine, linked statically, since the image holds no library.
+    /// Add a program or a library from the machine. One that is not linked statically needs its
+    /// loader and libraries in the image, too.
     pub fn program(self, path: &str, program: &Path) -> anyhow::Result<Self> {
         let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
         Ok(self.with(path, PROGRAM, bytes))
@@ -100,6 +103,12 @@ impl Image {
 
     pub fn label(mut self, name: &str, value: &str) -> Self {
         self.labels.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Who runs it, such as `65532:65532`; root if nothing is said.
+    pub fn user(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
         self
     }
 
@@ -158,6 +167,7 @@ impl Image {
             "architecture": architecture(),
             "rootfs": { "type": "layers", "diff_ids": [layer] },
             "config": {
+                "User": self.user.as_deref().unwrap_or_default(),
                 "Entrypoint": self.entrypoint,
                 "Env": self.env,
                 "Labels": labels,

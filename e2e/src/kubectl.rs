@@ -54,6 +54,11 @@ impl Kubectl {
         Self { kubeconfig: kubeconfig.to_owned() }
     }
 
+    /// For other clients of the same cluster.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// What the command prints; an error has what it says about its failure.
     pub fn run(&self, args: &[&str]) -> anyhow::Result<String> {
         self.run_with(args, "")
@@ -88,7 +93,8 @@ impl Kubectl {
         Ok(namespace)
     }
 
-    fn run_with(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+    /// The same with `input` on its standard input.
+    pub fn run_with(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(&self.kubeconfig).arg(REQUEST_TIMEOUT).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -6,7 +6,9 @@
 //! calls. A cluster that exists already, of whatever kind, is used when
 //! `WICK_E2E_KUBECONFIG` names it.
 
+pub mod chart;
 pub mod cluster;
+pub mod distribution;
 pub mod http;
 pub mod image;
 pub mod kubectl;

@@ -11,10 +11,13 @@ use anyhow::{Context as _, bail, ensure};
 use crate::cluster::pins;
 use crate::house::House;
 use crate::report::Counts;
-use crate::{bench, cluster, counted, registry, setup, shim, tools};
+use crate::{bench, chart, cluster, counted, registry, setup, shim, tools};
 
 /// Names an existing cluster by its kubeconfig.
 const EXISTING: &str = "WICK_E2E_KUBECONFIG";
+
+/// The suite whose tests install the chart.
+const CHART_SUITE: &str = "operator";
 
 /// The module of tests that start clusters of their own.
 const OWN: &str = "own::";
@@ -131,6 +134,9 @@ fn cargo_test(house: &House, targets: &[String]) -> anyhow::Result<Command> {
     cargo.env("WICK_BIN", house.wick());
     cargo.env("WICK_E2E_PROGRAMS", cluster::programs(house)?);
     cargo.env(registry::VARIABLE, cluster::registry(house)?);
+    if targets.iter().any(|target| target.starts_with(CHART_SUITE)) {
+        cargo.env(chart::VARIABLE, chart::helm(house)?.context("there is no `go` for Helm")?);
+    }
     Ok(cargo)
 }
 

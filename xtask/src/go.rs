@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
 use crate::house::House;
+use crate::report::Seconds;
 use crate::tools;
 
 /// A program of a Go module.
@@ -23,12 +25,14 @@ pub fn installed(house: &House, program: &Program) -> anyhow::Result<Option<Path
     let executable = folder.join(name);
     if !executable.is_file() {
         eprintln!("setup: {package}@{version} into {}", folder.display());
+        let start = Instant::now();
         let mut install = Command::new(go);
         install.args(["install", &format!("{package}@{version}")]).env("GOBIN", &folder);
         tools::output(&mut install).with_context(|| format!("build {name}"))?;
         if !executable.is_file() {
             bail!("go built no {name} into {}", folder.display());
         }
+        eprintln!("setup: built {name} ({})", Seconds(start.elapsed()));
     }
     Ok(Some(executable))
 }

@@ -10,12 +10,14 @@
 
 mod arm64;
 mod bench;
+mod chart;
 mod clients;
 mod cluster;
 mod counted;
 mod crd;
 mod debian;
 mod demo;
+mod devices;
 mod e2e;
 mod examples;
 mod fuzz;
@@ -24,6 +26,7 @@ mod grpcurl;
 mod guests;
 mod house;
 mod http;
+mod image;
 mod import;
 mod lock;
 mod models;
@@ -56,13 +59,17 @@ usage: cargo xtask COMMAND
   guests              only the guests
   test [--cluster] [NAME]
                       setup, then every check and test (or the tests named like NAME);
-                      --cluster adds those that install packages or need root
+                      --cluster adds those that install packages or need root;
+                      `test devices` compares providers with the CPU, and nothing else
   demo [--serve]      serve the examples and call them; --serve keeps them up
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
   fuzz [TARGET] [--seconds N]
                       search for inputs that break a parser's rules
   tidy                the house rules
   crd                 write deploy/crds from the types of controller/api
+  chart [--write]     lint and render deploy/chart; --write writes the kustomize base from it
+  image [-o FILE] [--name REFERENCE] [--wick FILE]
+                      an OCI image of wick for operator and activator, as a tar
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
   import [NAME]       `wick import` from real servers: MLflow, S3, GCS
@@ -111,6 +118,8 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         "fuzz" => fuzz::run(&house, rest),
         "tidy" => tidy::run(&house),
         "crd" => crd::run(&house),
+        "chart" => chart::run(&house, rest),
+        "image" => image::run(&house, rest),
         "clients" => {
             setup::run(&house)?;
             bench::build(&house)?;

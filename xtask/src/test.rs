@@ -8,8 +8,10 @@ use anyhow::{Context as _, bail, ensure};
 use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
-use crate::{arm64, bench, clients, cluster, counted, e2e, fuzz, import, mqtt, page, registry};
-use crate::{setup, tidy, traces};
+use crate::{
+    arm64, bench, chart, clients, cluster, counted, devices, e2e, fuzz, import, mqtt, page,
+};
+use crate::{registry, setup, tidy, traces};
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,11 +44,19 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<()> {
     let ci = env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false");
     let mut report = Report::new();
     let done = match &options.filter {
+        Some(name) if name == "devices" => devices(house, &mut report),
         Some(filter) => some(house, &mut report, filter),
         None => all(house, &mut report, options.cluster || ci, ci),
     };
     println!("{report}");
     done
+}
+
+/// Only what compares devices.
+fn devices(house: &House, report: &mut Report) -> anyhow::Result<()> {
+    report.check("setup", || setup::run(house))?;
+    report.check("build", || bench::build(house))?;
+    report.step("devices", || devices::run(house))
 }
 
 fn some(house: &House, report: &mut Report, filter: &str) -> anyhow::Result<()> {
@@ -80,9 +90,11 @@ fn all(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow::R
     tests(house, report, &[])?;
     report.check("fuzz", || fuzz::step(house))?;
     report.check("build", || bench::build(house))?;
+    report.step("chart", || chart::step(house))?;
     report.step("clients", || clients::run(house))?;
     report.step("traces", || traces::run(house))?;
     report.step("import", || import::run(house, None))?;
+    report.step("devices", || devices::run(house))?;
     system(house, report, machine, ci)
 }
 

@@ -2,7 +2,7 @@
 //! conditions and reasons.
 //!
 //! No I/O and no decisions: how a `Model` becomes pods is the operator's. What the schema and
-//! its rules refuse in a cluster, [`check`] refuses anywhere, with the same paths.
+//! its rules refuse in a cluster, [`check()`] refuses anywhere, with the same paths.
 
 mod check;
 mod crd;
@@ -29,8 +29,8 @@ pub use reason::{ConditionType, Reason};
 pub use rollout::{Gates, OnFailure, OnTooFewRequests, Promotion, Rollout, Step};
 pub use scale::{Hold, HorizontalPodAutoscaler, Scale};
 pub use status::{
-    Address, Condition, DrainingStatus, ModelStatus, RejectedStatus, ResolvedPackage,
-    RevisionStatus, RolloutPhase, RolloutStatus, Status,
+    ActivatorStatus, Address, Condition, DrainingStatus, ModelStatus, RejectedStatus,
+    ResolvedPackage, RevisionStatus, RolloutPhase, RolloutStatus, Status,
 };
 pub use text::{Percent, PercentError, Quantity, QuantityError, Span, SpanError};
 

@@ -53,6 +53,9 @@ pub struct ModelStatus {
     /// Where the model is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
+    /// What activators do for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activator: Option<ActivatorStatus>,
     /// What the tag of each generation stood for when it was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -152,6 +155,10 @@ pub struct RolloutStatus {
     /// The revision that was left, and is not tried again while the spec asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<RejectedStatus>,
+    /// The last command that was obeyed or refused, as its annotation had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::shown")]
+    pub obeyed: Option<String>,
     /// Revisions without traffic whose pods still finish what they have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -200,6 +207,18 @@ pub struct Address {
     /// The URL inside of the cluster.
     #[schemars(schema_with = "schema::shown")]
     pub url: String,
+}
+
+/// What activators do for a Model: the operator says it, they read it.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActivatorStatus {
+    /// The port that they listen on for this Model alone.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+    /// Whether requests wait for a pod; they are answered 503 at once otherwise.
+    pub hold: bool,
+    /// Whether clients are told to close their connections, so that new ones go to the pods.
+    pub close: bool,
 }
 
 /// What a tag stood for.

@@ -30,17 +30,20 @@ pub const MANAGER: &str = "wick-operator";
 const RUNTIME_CLASS: &str = "wick";
 
 /// What a package listens on, for REST and gRPC.
-const PORT: i32 = 8080;
+pub(crate) const PORT: i32 = 8080;
 
 /// The name of its port.
 const PORT_NAME: &str = "http";
 
 /// Labels by which objects are found; those of the convention are for people.
-const MODEL_LABEL: &str = "wick.dev/model";
-const REVISION_LABEL: &str = "wick.dev/revision";
+pub(crate) const MODEL_LABEL: &str = "wick.dev/model";
+pub(crate) const REVISION_LABEL: &str = "wick.dev/revision";
 
 /// Of a Deployment: the digest of its image.
 const DIGEST_ANNOTATION: &str = "wick.dev/digest";
+
+/// Of a ControllerRevision: the envelope that the registry had.
+pub const FOUND_ANNOTATION: &str = "wick.dev/signature";
 
 /// What is wanted for one Model.
 pub struct Wanted<'a> {
@@ -91,6 +94,29 @@ pub fn objects(wanted: &Wanted<'_>) -> Vec<Object> {
 // === impl Object ===
 
 impl Object {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ControllerRevision(_) => "ControllerRevision",
+            Self::Deployment(_) => "Deployment",
+            Self::Service(_) => "Service",
+            Self::EndpointSlice(_) => "EndpointSlice",
+            Self::HorizontalPodAutoscaler(_) => "HorizontalPodAutoscaler",
+            Self::PodDisruptionBudget(_) => "PodDisruptionBudget",
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        let metadata = match self {
+            Self::ControllerRevision(object) => &object.metadata,
+            Self::Deployment(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::HorizontalPodAutoscaler(object) => &object.metadata,
+            Self::PodDisruptionBudget(object) => &object.metadata,
+        };
+        metadata.name.as_deref().unwrap_or_default()
+    }
+
     /// Its form as the API server takes it.
     pub fn to_value(&self) -> Value {
         let value = match self {

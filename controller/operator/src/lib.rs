@@ -11,9 +11,13 @@
 //! No I/O, no clock, no client: what is read from a cluster comes in as values, what must be
 //! done goes out as values.
 
+pub mod activator;
 pub mod autoscale;
+pub mod compare;
 pub mod desired;
 pub mod path;
 pub mod revision;
 pub mod rollout;
+pub mod shell;
 pub mod time;
+pub mod turn;

@@ -19,10 +19,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The library's version, for reports and cache keys.
     fn version(&self) -> &str;
 
-    /// What it can run on, on this machine, the CPU included.
-    fn devices(&self) -> Vec<Device>;
+    /// What of these kinds it can run on, on this machine. What only other kinds need is
+    /// not loaded for it.
+    fn find(&self, kinds: &[DeviceKind]) -> Found;
 
-    /// Load a model onto one of [`Backend::devices`]. Blocks; may take seconds.
+    /// Load a model onto one of the devices of [`Backend::find`]. Blocks; may take seconds.
     ///
     /// # Errors
     /// See [`LoadError`]; a bad file never ends the process.
@@ -97,6 +98,22 @@ pub struct GraphOptions {
     pub cache: Option<PathBuf>,
 }
 
+/// What a backend has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    pub devices: Vec<Device>,
+    /// What is there and can't be used, or is not there.
+    pub refused: Vec<Refusal>,
+}
+
+/// Why something is not used.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Refusal {
+    /// A backend, a provider, or a device of one.
+    pub what: String,
+    pub why: String,
+}
+
 /// Hardware that a backend can use.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Device {
@@ -105,6 +122,12 @@ pub struct Device {
     pub provider: String,
     /// Lower case, as far as the backend tells.
     pub vendor: Option<String>,
+    /// Its place on the PCI bus, such as `0000:01:00.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pci: Option<String>,
+    /// How many devices of this provider come before it.
+    #[serde(skip)]
+    pub ordinal: usize,
 }
 
 /// Where a graph runs, for metadata, metrics and status.
@@ -117,6 +140,9 @@ pub struct DeviceUse {
     pub share: f32,
     /// Threads of one inference on a CPU.
     pub threads: usize,
+    /// What the package would have had rather, and why that is not used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refusal>,
 }
 
 /// A flag that stops an inference, and a hook for backends that can be stopped
@@ -128,6 +154,23 @@ pub struct Cancel(Arc<CancelInner>);
 struct CancelInner {
     set: AtomicBool,
     hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+// === impl Device ===
+
+impl Device {
+    /// A CPU, by this provider.
+    pub fn cpu(provider: &str) -> Self {
+        let provider = provider.to_owned();
+        Self { kind: DeviceKind::Cpu, provider, vendor: None, pci: None, ordinal: 0 }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {}", self.kind, self.provider)?;
+        self.pci.as_ref().map_or(Ok(()), |pci| write!(f, " at {pci}"))
+    }
 }
 
 // === impl Cancel ===

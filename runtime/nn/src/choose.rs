@@ -2,13 +2,22 @@
 
 use wick_package::{DeviceKind, GraphSpec, RelPath};
 
-use crate::backend::Device;
+use crate::backend::{Device, Found, Refusal};
+use crate::inventory::Inventory;
 
 /// A backend as far as the choice needs to know it.
 #[derive(Debug)]
 pub(crate) struct Offer {
     pub backend: &'static str,
-    pub devices: Vec<Device>,
+    pub found: Found,
+}
+
+/// What may run a graph, and what may not, with the reason.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Decision {
+    /// Best first.
+    pub candidates: Vec<Candidate>,
+    pub refused: Vec<Refusal>,
 }
 
 /// One way to run a graph.
@@ -21,20 +30,50 @@ pub(crate) struct Candidate {
 }
 
 /// The ways in which `spec` may run on what is offered, best first: devices in the
-/// package's order, for each the backends in the order of `offers`.
-pub(crate) fn candidates(spec: &GraphSpec, offers: &[Offer]) -> Vec<Candidate> {
-    let mut found = Vec::new();
-    for &kind in &spec.devices {
-        for offer in offers.iter().filter(|offer| permitted(spec, offer.backend)) {
-            let fitting = offer.devices.iter().filter(|device| device.kind == kind);
-            found.extend(fitting.map(|device| Candidate {
-                backend: offer.backend,
-                device: device.clone(),
-                path: path_for(spec, device).clone(),
-            }));
+/// package's order, for each the backends in the order of `offers`. A device that the
+/// inventory knows and that was not granted is refused.
+pub(crate) fn decide(spec: &GraphSpec, offers: &[Offer], inventory: &Inventory) -> Decision {
+    let mut decision = Decision::default();
+    for offer in offers {
+        if permitted(spec, offer.backend) {
+            decision.refused.extend(offer.found.refused.iter().cloned());
+        } else {
+            let why = "the package insists on another backend".to_owned();
+            decision.refused.push(Refusal { what: offer.backend.to_owned(), why });
         }
     }
-    found
+    for &kind in &spec.devices {
+        for offer in offers.iter().filter(|offer| permitted(spec, offer.backend)) {
+            for device in offer.found.devices.iter().filter(|device| device.kind == kind) {
+                if let Some(why) = not_granted(inventory, device) {
+                    decision.refused.push(Refusal { what: device.to_string(), why });
+                    continue;
+                }
+                decision.candidates.push(Candidate {
+                    backend: offer.backend,
+                    device: device.clone(),
+                    path: path_for(spec, device).clone(),
+                });
+            }
+        }
+    }
+    decision
+}
+
+/// Why this process may not use a device that is in the machine.
+fn not_granted(inventory: &Inventory, device: &Device) -> Option<String> {
+    let hardware = inventory.of(device).filter(|hardware| !hardware.granted)?;
+    Some(if hardware.nodes.is_empty() {
+        "it has no driver".to_owned()
+    } else {
+        let nodes = hardware.nodes.join(", ");
+        format!("it was not granted: this process may not use all of {nodes}")
+    })
+}
+
+/// `; webgpu: it finds no device here`, for an error.
+pub(crate) fn reasons(refused: &[Refusal]) -> String {
+    refused.iter().map(|refusal| format!("; {}: {}", refusal.what, refusal.why)).collect()
 }
 
 /// Whether the package lets `backend` run the graph.
@@ -59,7 +98,7 @@ pub(crate) fn wanted(kinds: &[DeviceKind]) -> String {
 pub(crate) fn have(offers: &[Offer]) -> String {
     let kinds = [DeviceKind::Cpu, DeviceKind::Gpu, DeviceKind::Npu];
     let texts = kinds.into_iter().filter_map(|kind| {
-        let has = |offer: &&Offer| offer.devices.iter().any(|device| device.kind == kind);
+        let has = |offer: &&Offer| offer.found.devices.iter().any(|device| device.kind == kind);
         let backends: Vec<_> = offers.iter().filter(has).map(|offer| offer.backend).collect();
         (!backends.is_empty()).then(|| format!("{kind} ({})", backends.join(", ")))
     });
@@ -72,9 +111,10 @@ mod tests {
     use wick_package::Variant;
 
     use super::*;
+    use crate::inventory::Hardware;
 
     fn device(kind: DeviceKind, vendor: Option<&str>) -> Device {
-        Device { kind, provider: "p".to_owned(), vendor: vendor.map(str::to_owned) }
+        Device { kind, vendor: vendor.map(str::to_owned), ..Device::cpu("p") }
     }
 
     fn spec(devices: &[DeviceKind], backend: Option<&str>) -> GraphSpec {
@@ -98,15 +138,16 @@ mod tests {
     fn offers() -> Vec<Offer> {
         use DeviceKind::{Cpu, Npu};
         let ort = vec![device(Cpu, None), device(Npu, Some("qualcomm")), device(Npu, Some("x"))];
+        let found = |devices| Found { devices, refused: Vec::new() };
         vec![
-            Offer { backend: "onnxruntime", devices: ort },
-            Offer { backend: "tract", devices: vec![device(Cpu, None)] },
+            Offer { backend: "onnxruntime", found: found(ort) },
+            Offer { backend: "tract", found: found(vec![device(Cpu, None)]) },
         ]
     }
 
     fn check(devices: &[DeviceKind], backend: Option<&str>, want: &[(&str, &str)]) {
-        let found = candidates(&spec(devices, backend), &offers());
-        let found: Vec<_> = found.iter().map(|c| (c.backend, c.path.as_str())).collect();
+        let found = decide(&spec(devices, backend), &offers(), &Inventory::default());
+        let found: Vec<_> = found.candidates.iter().map(|c| (c.backend, c.path.as_str())).collect();
         assert_eq!(found, want);
     }
 
@@ -125,6 +166,61 @@ mod tests {
     fn a_package_may_insist_on_a_backend() {
         check(&[DeviceKind::Cpu], Some("tract"), &[("tract", "plain")]);
         check(&[DeviceKind::Npu], Some("tract"), &[]);
+    }
+
+    /// A GPU in the machine at this address.
+    fn hardware(granted: bool, nodes: &[&str]) -> Inventory {
+        let hardware = Hardware {
+            kind: DeviceKind::Gpu,
+            vendor: None,
+            name: None,
+            memory: None,
+            driver: None,
+            pci: Some("0000:01:00.0".to_owned()),
+            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+            granted,
+            cdi: Vec::new(),
+            providers: Vec::new(),
+        };
+        Inventory { devices: vec![hardware] }
+    }
+
+    #[test]
+    fn what_was_not_granted_is_refused_with_the_reason() {
+        let gpu = Device { pci: Some("0000:01:00.0".to_owned()), ..device(DeviceKind::Gpu, None) };
+        let found = Found { devices: vec![gpu], refused: Vec::new() };
+        let offers = [Offer { backend: "onnxruntime", found }];
+        let spec = spec(&[DeviceKind::Gpu], None);
+        let decide = |inventory| decide(&spec, &offers, &inventory);
+        // What the inventory does not know is the provider's word.
+        assert_eq!(decide(Inventory::default()).candidates.len(), 1);
+        assert_eq!(decide(hardware(true, &["/dev/x"])).candidates.len(), 1);
+        for (nodes, want) in [(&["/dev/x"][..], "/dev/x"), (&[], "no driver")] {
+            let decision = decide(hardware(false, nodes));
+            assert!(decision.candidates.is_empty());
+            let [refusal] = &decision.refused[..] else { panic!("{decision:?}") };
+            assert_eq!(refusal.what, "gpu by p at 0000:01:00.0");
+            assert!(refusal.why.contains(want), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn reasons_of_backends_that_may_not_be_used_are_not_asked_for() {
+        let why = "it finds no device here".to_owned();
+        let refused = vec![Refusal { what: "webgpu".to_owned(), why }];
+        let offers = || {
+            let mut offers = offers();
+            offers[0].found.refused = refused.clone();
+            offers
+        };
+        let of = |backend| {
+            decide(&spec(&[DeviceKind::Gpu], backend), &offers(), &Inventory::default()).refused
+        };
+        assert_eq!(reasons(&of(None)), "; webgpu: it finds no device here");
+        assert_eq!(
+            reasons(&of(Some("tract"))),
+            "; onnxruntime: the package insists on another backend"
+        );
     }
 
     #[test]

@@ -12,11 +12,20 @@ pub enum LoadError {
     #[error("graph `{graph}` needs {need}, and {detail}")]
     Unsupported { graph: String, need: String, detail: String },
     /// None of the devices that the package permits is here.
-    #[error("graph `{graph}` may run on {wanted}, and this machine has {have}")]
-    DeviceUnavailable { graph: String, wanted: String, have: String },
+    #[error("graph `{graph}` may run on {wanted}, and this machine has {have}{reasons}")]
+    DeviceUnavailable {
+        graph: String,
+        wanted: String,
+        have: String,
+        /// Why others are not used; empty, or from a semicolon on.
+        reasons: String,
+    },
     /// The backend runs less of the graph on the device than the package demands.
     #[error("graph `{graph}` runs only {share:.2} on {device}; its package demands {min:.2}")]
     DeviceShare { graph: String, device: String, share: f32, min: f32 },
+    /// The device is there, and the graph can't be loaded onto it.
+    #[error("graph `{graph}` cannot be loaded on {device}: {detail}")]
+    DeviceFailed { graph: String, device: String, detail: String },
     #[error("no backend `{backend}` for graph `{graph}`: {hint}")]
     BackendMissing { graph: String, backend: String, hint: String },
     /// A backend that is installed but can't be loaded.
@@ -62,6 +71,7 @@ impl Reason for LoadError {
             Self::Unsupported { .. } => "graph-unsupported",
             Self::DeviceUnavailable { .. } => "device-unavailable",
             Self::DeviceShare { .. } => "device-share",
+            Self::DeviceFailed { .. } => "device-failed",
             Self::BackendMissing { .. } => "backend-missing",
             Self::BackendBroken { .. } => "backend-broken",
             Self::Changed { .. } => "graph-changed",

@@ -9,7 +9,7 @@ use tokio::task;
 use wick_package::{GraphName, TensorSpec};
 
 use crate::arrange::arrange;
-use crate::backend::{Cancel, DeviceUse};
+use crate::backend::{Cancel, DeviceUse, Refusal};
 use crate::batch::Batcher;
 use crate::compute::Compute;
 use crate::error::{InferError, LoadError};
@@ -57,13 +57,19 @@ struct Ticket {
 // === impl GraphHandle ===
 
 impl GraphHandle {
-    pub(crate) fn new(loaded: Loaded, compute: Arc<Compute>, recipe: Option<Recipe>) -> Self {
+    /// `passed_over` is what the package would have had rather.
+    pub(crate) fn new(
+        loaded: Loaded,
+        compute: Arc<Compute>,
+        recipe: Option<Recipe>,
+        passed_over: Vec<Refusal>,
+    ) -> Self {
         let runner = &loaded.runner;
         let inner = Inner {
             name: runner.name.clone(),
             inputs: runner.graph.inputs().to_vec(),
             outputs: runner.graph.outputs().to_vec(),
-            device: runner.graph.device().clone(),
+            device: DeviceUse { refused: passed_over, ..runner.graph.device().clone() },
             counters: Arc::clone(&runner.counters),
             compute,
             recipe,

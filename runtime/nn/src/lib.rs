@@ -16,6 +16,7 @@ mod compute;
 mod cpus;
 mod error;
 mod handle;
+mod inventory;
 mod nn;
 mod onnxruntime;
 mod quick;
@@ -28,12 +29,14 @@ mod tensor;
 mod tract;
 
 pub use backend::{
-    Backend, Cancel, Device, DeviceUse, Graph, GraphOptions, GraphSource, Session, SourceBytes,
+    Backend, Cancel, Device, DeviceUse, Found, Graph, GraphOptions, GraphSource, Refusal, Session,
+    SourceBytes,
 };
 pub use error::{InferError, LoadError};
 pub use handle::GraphHandle;
-pub use nn::{BackendInfo, Nn};
-pub use onnxruntime::preload;
+pub use inventory::{Hardware, Inventory};
+pub use nn::{BackendInfo, Explanation, Nn};
+pub use onnxruntime::{preload, providers};
 pub use settings::NnSettings;
 pub use stats::GraphStats;
 pub use tensor::{Element, MAX_RANK, Shape, Tensor, TensorError, element_count};

@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task;
-use wick_package::{GraphSpec, RelPath};
+use wick_package::{DeviceKind, GraphSpec, RelPath};
 
-use crate::backend::{Backend, Device, GraphOptions, GraphSource, SourceBytes};
+use crate::backend::{
+    Backend, Device, DeviceUse, Found, GraphOptions, GraphSource, Refusal, SourceBytes,
+};
 use crate::batch::Batcher;
 use crate::cache::Stamp;
-use crate::choose::{self, Candidate, Offer};
+use crate::choose::{self, Candidate, Decision, Offer};
 use crate::compute::Compute;
 use crate::error::LoadError;
 use crate::handle::{GraphHandle, Loaded};
+use crate::inventory::Inventory;
 use crate::onnxruntime::{self, OnnxRuntime};
 use crate::runner::Runner;
 use crate::settings::NnSettings;
@@ -38,7 +41,21 @@ pub struct BackendInfo {
     pub path: Option<PathBuf>,
     /// Empty if it can't be used.
     pub devices: Vec<Device>,
+    /// Providers of it that have no device here, and why.
+    pub refused: Vec<Refusal>,
     /// Why it can't be used.
+    pub error: Option<String>,
+}
+
+/// Why a graph runs where it runs, or why it doesn't.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Explanation {
+    pub graph: String,
+    /// Kinds of device that its package permits, best first.
+    pub wanted: Vec<DeviceKind>,
+    pub used: Option<DeviceUse>,
+    /// In the order in which it was looked at.
+    pub refused: Vec<Refusal>,
     pub error: Option<String>,
 }
 
@@ -81,7 +98,8 @@ impl Nn {
             Some(path) => Some(path.clone()),
             None => onnxruntime::find(&settings.backend_dirs),
         };
-        let onnxruntime = path.map(|path| Arc::new(OnnxRuntime::at(path)));
+        let folders = &settings.backend_dirs;
+        let onnxruntime = path.map(|path| Arc::new(OnnxRuntime::at(path, folders.clone())));
         let compute = Arc::new(Compute::new(settings.cpus));
         let tract = Arc::new(Tract::default());
         Ok(Self { inner: Arc::new(Inner { settings, compute, onnxruntime, tract }) })
@@ -90,18 +108,39 @@ impl Nn {
     /// What was found, best first. Loads what isn't loaded yet, to know whether it
     /// works; that takes some 20 ms.
     pub fn backends(&self) -> Vec<BackendInfo> {
-        let describe = |backend: &dyn Backend, path, error: Option<LoadError>| BackendInfo {
-            name: backend.name().to_owned(),
-            version: backend.version().to_owned(),
-            path,
-            devices: if error.is_none() { backend.devices() } else { Vec::new() },
-            error: error.map(|error| error.to_string()),
+        let describe = |backend: &dyn Backend, path, error: Option<LoadError>| {
+            let found = match error {
+                None => backend.find(&DeviceKind::ALL),
+                Some(_) => Found::default(),
+            };
+            BackendInfo {
+                name: backend.name().to_owned(),
+                version: backend.version().to_owned(),
+                path,
+                devices: found.devices,
+                refused: found.refused,
+                error: error.map(|error| error.to_string()),
+            }
         };
         let onnxruntime = self.inner.onnxruntime.as_ref().map(|backend| {
             describe(&**backend, Some(backend.path().clone()), backend.library().err())
         });
         let tract = describe(&*self.inner.tract, None, None);
         onnxruntime.into_iter().chain([tract]).collect()
+    }
+
+    /// The hardware of this machine and which providers can use it, and what else they find;
+    /// and why others find nothing. Loads every provider.
+    pub fn devices(&self) -> (Inventory, Vec<Refusal>) {
+        let mut inventory = Inventory::detect();
+        let mut refused = Vec::new();
+        for backend in self.backends() {
+            refused.extend(backend.refused);
+            let why = backend.error.map(|why| Refusal { what: backend.name.clone(), why });
+            refused.extend(why);
+            backend.devices.iter().for_each(|device| inventory.add(device));
+        }
+        (inventory, refused)
     }
 
     /// Load a graph as its package permits: devices in its order, for each the
@@ -114,24 +153,63 @@ impl Nn {
         spec: &GraphSpec,
         resolve: &(dyn Fn(&RelPath) -> io::Result<SourceBytes> + Sync),
     ) -> Result<GraphHandle, LoadError> {
+        self.attempt(spec, resolve, &mut Vec::new()).await
+    }
+
+    /// Load a graph as [`Nn::load`] does, and tell what was refused on the way and why.
+    pub async fn explain(
+        &self,
+        spec: &GraphSpec,
+        resolve: &(dyn Fn(&RelPath) -> io::Result<SourceBytes> + Sync),
+    ) -> Explanation {
+        let mut refused = Vec::new();
+        let loaded = self.attempt(spec, resolve, &mut refused).await;
+        let (graph, (used, error)) = match &loaded {
+            Ok(handle) => (spec.name.to_string(), (Some(handle.device().clone()), None)),
+            Err(error) => (spec.name.to_string(), (None, Some(error.to_string()))),
+        };
+        Explanation { graph, wanted: spec.devices.clone(), used, refused, error }
+    }
+
+    /// Load a graph; everything that is refused before goes into `refused`, with the reason.
+    async fn attempt(
+        &self,
+        spec: &GraphSpec,
+        resolve: &(dyn Fn(&RelPath) -> io::Result<SourceBytes> + Sync),
+        refused: &mut Vec<Refusal>,
+    ) -> Result<GraphHandle, LoadError> {
+        let decision = self.inner.decide(spec)?;
+        refused.extend(decision.refused);
+        if decision.candidates.is_empty() {
+            return Err(self.inner.no_device(spec, refused));
+        }
         let mut first_error = None;
-        for candidate in self.inner.candidates(spec)? {
+        for candidate in decision.candidates {
             let bytes = resolve(&candidate.path).map_err(|source| LoadError::Io {
                 graph: spec.name.to_string(),
                 path: candidate.path.to_string(),
                 source,
             })?;
-            let loaded = self.try_candidate(spec, candidate, bytes).await;
+            let what = candidate.device.to_string();
+            // What the package's first choice needs says nothing of what it got instead.
+            let first = spec.devices.first() == Some(&candidate.device.kind);
+            let passed_over = if first { Vec::new() } else { refused.clone() };
+            let loaded = self.try_candidate(spec, candidate, bytes, passed_over).await;
             match loaded {
                 // Another backend or device may do what this one can't.
-                Err(error @ (LoadError::Unsupported { .. } | LoadError::DeviceShare { .. })) => {
+                Err(
+                    error @ (LoadError::Unsupported { .. }
+                    | LoadError::DeviceShare { .. }
+                    | LoadError::DeviceFailed { .. }),
+                ) => {
                     tracing::debug!(graph = spec.name.as_str(), %error, "tried and refused");
+                    refused.push(Refusal { what, why: error.to_string() });
                     first_error.get_or_insert(error);
                 }
                 loaded => return loaded,
             }
         }
-        Err(first_error.unwrap_or_else(|| self.inner.no_device(spec)))
+        Err(first_error.unwrap_or_else(|| self.inner.no_device(spec, refused)))
     }
 
     async fn try_candidate(
@@ -139,12 +217,13 @@ impl Nn {
         spec: &GraphSpec,
         candidate: Candidate,
         bytes: SourceBytes,
+        passed_over: Vec<Refusal>,
     ) -> Result<GraphHandle, LoadError> {
         let backend = candidate.backend;
         let stamp = stamp(&bytes);
         let nn = Arc::clone(&self.inner);
         let recipe = Recipe { nn, spec: spec.clone(), candidate, bytes, stamp };
-        let work = task::spawn_blocking(move || recipe.load());
+        let work = task::spawn_blocking(move || recipe.load(passed_over));
         work.await.unwrap_or_else(|error| {
             Err(LoadError::Invalid {
                 graph: spec.name.to_string(),
@@ -158,7 +237,7 @@ impl Nn {
 // === impl Recipe ===
 
 impl Recipe {
-    fn load(self) -> Result<GraphHandle, LoadError> {
+    fn load(self, passed_over: Vec<Refusal>) -> Result<GraphHandle, LoadError> {
         let loaded = self.nn.load(
             &self.spec,
             &self.candidate,
@@ -168,7 +247,7 @@ impl Recipe {
         let compute = Arc::clone(&self.nn.compute);
         // Bytes in memory would have to be kept, which is what resting is to spare.
         let again = matches!(self.bytes, SourceBytes::File { .. });
-        Ok(GraphHandle::new(loaded, compute, again.then_some(self)))
+        Ok(GraphHandle::new(loaded, compute, again.then_some(self), passed_over))
     }
 
     /// Load it again; its counts go on. Blocks.
@@ -203,15 +282,21 @@ impl Inner {
         }
     }
 
-    fn offers(&self) -> Vec<Offer> {
+    fn offers(&self, kinds: &[DeviceKind]) -> Vec<Offer> {
         let names = self.onnxruntime.iter().map(|_| onnxruntime::NAME).chain([tract::NAME]);
-        let offer = |backend| Offer { backend, devices: self.backend(backend).devices() };
+        let offer = |backend| Offer { backend, found: self.backend(backend).find(kinds) };
         names.map(offer).collect()
     }
 
-    /// The ways to run a graph, at least one.
-    fn candidates(&self, spec: &GraphSpec) -> Result<Vec<Candidate>, LoadError> {
-        let offers = self.offers();
+    /// The ways to run a graph, and why there are not more.
+    fn decide(&self, spec: &GraphSpec) -> Result<Decision, LoadError> {
+        let mut offers = self.offers(&spec.devices);
+        if self.onnxruntime.is_none() && spec.devices.iter().any(|&kind| kind != DeviceKind::Cpu) {
+            let why = format!("every gpu and npu needs it, and it is not installed: {INSTALL}");
+            let refused = vec![Refusal { what: onnxruntime::NAME.to_owned(), why }];
+            let found = Found { devices: Vec::new(), refused };
+            offers.insert(0, Offer { backend: onnxruntime::NAME, found });
+        }
         if let Some(wanted) = &spec.backend
             && !offers.iter().any(|offer| choose::permitted(spec, offer.backend))
         {
@@ -222,17 +307,24 @@ impl Inner {
             let (graph, backend) = (spec.name.to_string(), wanted.to_string());
             return Err(LoadError::BackendMissing { graph, backend, hint });
         }
-        let candidates = choose::candidates(spec, &offers);
-        if candidates.is_empty() { Err(self.no_device(spec)) } else { Ok(candidates) }
+        let is_other = |device: &Device| device.kind != DeviceKind::Cpu;
+        let others = offers.iter().any(|offer| offer.found.devices.iter().any(is_other));
+        // Nobody has to be granted a CPU, and so nothing is read for one.
+        let inventory = if others { Inventory::detect() } else { Inventory::default() };
+        Ok(choose::decide(spec, &offers, &inventory))
     }
 
-    fn no_device(&self, spec: &GraphSpec) -> LoadError {
-        let mut offers = self.offers();
+    fn no_device(&self, spec: &GraphSpec, refused: &[Refusal]) -> LoadError {
+        // What else is there, which is known without loading anything.
+        let mut kinds = spec.devices.clone();
+        kinds.push(DeviceKind::Cpu);
+        let mut offers = self.offers(&kinds);
         offers.retain(|offer| choose::permitted(spec, offer.backend));
         LoadError::DeviceUnavailable {
             graph: spec.name.to_string(),
             wanted: choose::wanted(&spec.devices),
             have: choose::have(&offers),
+            reasons: choose::reasons(refused),
         }
     }
 
@@ -259,7 +351,7 @@ impl Inner {
         if share < spec.min_device_share {
             return Err(LoadError::DeviceShare {
                 graph: spec.name.to_string(),
-                device: graph.device().device.provider.clone(),
+                device: graph.device().device.to_string(),
                 share,
                 min: spec.min_device_share,
             });

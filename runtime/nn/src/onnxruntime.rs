@@ -1,13 +1,17 @@
 //! The backend for ONNX Runtime, whose library is loaded at run time.
 //!
 //! Nothing of it is touched before a graph wants it: loading costs about 20 ms and
-//! 20 MB. It runs on the CPU. A graph is one ONNX Runtime session, on which any
-//! number of threads run at once without a lock.
+//! 20 MB. It runs on the CPU, and on other devices by providers, which are libraries of
+//! their own and loaded when a graph may run on what they serve. A graph is one ONNX
+//! Runtime session, on which any number of threads run at once without a lock.
 
+mod facts;
 mod find;
 mod graph;
 mod library;
 mod open;
+mod plugins;
+pub mod providers;
 mod value;
 
 use std::path::PathBuf;
@@ -17,7 +21,9 @@ use wick_package::DeviceKind;
 
 use self::graph::OrtGraph;
 use self::library::Library;
-use crate::backend::{Backend, Device, DeviceUse, Graph, GraphOptions, GraphSource};
+use crate::backend::{
+    Backend, Device, DeviceUse, Found, Graph, GraphOptions, GraphSource, Refusal,
+};
 use crate::error::LoadError;
 
 pub(crate) use self::find::find;
@@ -33,15 +39,17 @@ const CPU_PROVIDER: &str = "CPUExecutionProvider";
 pub(crate) struct OnnxRuntime {
     path: PathBuf,
     version: String,
+    /// Where providers are.
+    folders: Vec<PathBuf>,
 }
 
 // === impl OnnxRuntime ===
 
 impl OnnxRuntime {
     /// The library at `path`, which is not loaded yet.
-    pub(crate) fn at(path: PathBuf) -> Self {
+    pub(crate) fn at(path: PathBuf, folders: Vec<PathBuf>) -> Self {
         let version = find::version(&path).unwrap_or_else(|| "unknown".to_owned());
-        Self { path, version }
+        Self { path, version, folders }
     }
 
     pub(crate) fn path(&self) -> &PathBuf {
@@ -85,9 +93,12 @@ impl Backend for OnnxRuntime {
         &self.version
     }
 
-    fn devices(&self) -> Vec<Device> {
+    fn find(&self, kinds: &[DeviceKind]) -> Found {
         // Every build has the CPU, so the library need not be loaded to know.
-        vec![Device { kind: DeviceKind::Cpu, provider: CPU_PROVIDER.to_owned(), vendor: None }]
+        let cpu = kinds.contains(&DeviceKind::Cpu).then(|| Device::cpu(CPU_PROVIDER));
+        let mut found = self.find_others(kinds);
+        found.devices.extend(cpu);
+        found
     }
 
     fn load(
@@ -97,15 +108,37 @@ impl Backend for OnnxRuntime {
         options: &GraphOptions,
     ) -> Result<Arc<dyn Graph>, LoadError> {
         let library = self.library()?;
-        let session = open::open(&library, source, options)?;
+        let (session, share) = if device.kind == DeviceKind::Cpu {
+            (open::open(&library, source, options)?, 1.0)
+        } else {
+            open::open_on(&library, source, device, options)?
+        };
         let device = DeviceUse {
             backend: NAME.to_owned(),
             backend_version: self.version.clone(),
             device: device.clone(),
-            share: 1.0,
+            share,
             threads: options.threads,
+            refused: Vec::new(),
         };
         let graph = OrtGraph::new(library, session, source, device)?;
         Ok(Arc::new(graph))
+    }
+}
+
+impl OnnxRuntime {
+    /// Devices that are no CPU. The library is loaded only if a provider could have one.
+    fn find_others(&self, kinds: &[DeviceKind]) -> Found {
+        if !plugins::any_installed(&self.folders, kinds) {
+            let refused = plugins::none_installed(kinds);
+            return Found { devices: Vec::new(), refused };
+        }
+        match self.library() {
+            Ok(library) => plugins::find(&library, &self.folders, kinds),
+            Err(error) => {
+                let refused = vec![Refusal { what: NAME.to_owned(), why: error.to_string() }];
+                Found { devices: Vec::new(), refused }
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ use wick_package::{DeviceKind, TensorSpec};
 
 use self::plans::Plans;
 use crate::backend::{
-    Backend, Cancel, Device, DeviceUse, Graph, GraphOptions, GraphSource, Session,
+    Backend, Cancel, Device, DeviceUse, Found, Graph, GraphOptions, GraphSource, Session,
 };
 use crate::error::{InferError, LoadError};
 use crate::runner::panic_text;
@@ -77,8 +77,9 @@ impl Backend for Tract {
         VERSION
     }
 
-    fn devices(&self) -> Vec<Device> {
-        vec![cpu()]
+    fn find(&self, kinds: &[DeviceKind]) -> Found {
+        let devices = kinds.contains(&DeviceKind::Cpu).then(|| Device::cpu(NAME));
+        Found { devices: devices.into_iter().collect(), refused: Vec::new() }
     }
 
     fn load(
@@ -97,6 +98,7 @@ impl Backend for Tract {
             device: device.clone(),
             share: 1.0,
             threads: options.threads,
+            refused: Vec::new(),
         };
         let shared = Shared {
             name: source.name.to_string(),
@@ -119,11 +121,6 @@ impl Tract {
         let make = || Executor::multithread_with_name(threads, "wick-tract");
         executors.entry(threads).or_insert_with(make).clone()
     }
-}
-
-/// The only device.
-fn cpu() -> Device {
-    Device { kind: DeviceKind::Cpu, provider: NAME.to_owned(), vendor: None }
 }
 
 // === impl TractGraph ===

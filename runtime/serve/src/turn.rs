@@ -145,6 +145,7 @@ fn queue_full(live: &Live) -> Failure {
 
 impl Tally {
     pub fn new(live: &Arc<Live>) -> Self {
+        live.metrics.in_flight.inc();
         Self { live: Arc::clone(live), start: Instant::now(), done: false }
     }
 
@@ -165,6 +166,7 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
+        self.live.metrics.in_flight.dec();
         if !self.done {
             self.live.metrics.failed(FailureClass::Canceled);
             tracing::debug!(model = self.live.name, "the client left");

@@ -6,8 +6,9 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    backend, bench, bundle, check, completions, copy, images, import, infer, inspect, key, list,
-    load, new, operator, pack, pull, push, run, shim, sign, token, verify, worker,
+    activator, backend, bench, bundle, check, completions, copy, devices, images, import, infer,
+    inspect, key, list, load, new, operator, pack, pull, push, rollout, run, shim, sign, token,
+    verify, verify_device, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -70,9 +71,13 @@ pub enum Command {
     Infer(infer::InferArgs),
     Bench(bench::BenchArgs),
     Backend(backend::BackendArgs),
+    Devices(devices::DevicesArgs),
+    VerifyDevice(verify_device::VerifyDeviceArgs),
     Token(token::TokenArgs),
     Shim(shim::ShimArgs),
     Operator(operator::OperatorArgs),
+    Rollout(rollout::RolloutArgs),
+    Activator(activator::ActivatorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),

@@ -1,11 +1,13 @@
 //! One file for each command.
 
+pub mod activator;
 pub mod backend;
 pub mod bench;
 pub mod bundle;
 pub mod check;
 pub mod completions;
 pub mod copy;
+pub mod devices;
 pub mod images;
 pub mod import;
 pub mod infer;
@@ -18,11 +20,13 @@ pub mod operator;
 pub mod pack;
 pub mod pull;
 pub mod push;
+pub mod rollout;
 pub mod run;
 pub mod shim;
 pub mod sign;
 pub mod token;
 pub mod verify;
+pub mod verify_device;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -44,7 +48,12 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         return worker::run(args);
     }
     // A server says what it does; a tool, and a job, only what goes wrong.
-    let serves = matches!(&cli.command, Command::Run(args) if args.guest_args.is_empty());
+    let serves = match &cli.command {
+        Command::Run(args) => args.guest_args.is_empty(),
+        Command::Operator(args) => args.serves(),
+        Command::Activator(_) => true,
+        _ => false,
+    };
     let level = if serves { "info" } else { "warn" };
     let level = cli.global.log_level.as_deref().unwrap_or(level);
     let endpoint = match &cli.command {
@@ -77,9 +86,13 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Infer(args) => infer::run(&args, format).map(done),
         Command::Bench(args) => bench::run(&args, format).map(done),
         Command::Backend(args) => backend::run(&args, format).map(done),
+        Command::Devices(args) => devices::run(&args, format).map(done),
+        Command::VerifyDevice(args) => verify_device::run(&args, format).map(done),
         Command::Token(args) => token::run(&args, format).map(done),
         Command::Shim(args) => shim::run(&args, format).map(done),
+        Command::Activator(args) => activator::run(&args, format),
         Command::Operator(args) => operator::run(&args, format).map(done),
+        Command::Rollout(args) => rollout::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),
     }

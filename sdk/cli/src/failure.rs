@@ -227,6 +227,7 @@ fn exit_of(code: &str) -> Exit {
         | "damaged-transfer"
         | "device-unavailable"
         | "device-share"
+        | "device-failed"
         | "backend-missing"
         | "graph-unsupported"
         | "not-granted"
@@ -259,7 +260,7 @@ fn help_of(code: &str) -> Option<&'static str> {
             "see what is installed with `wick backend list`; \
              `wick backend install onnxruntime` adds ONNX Runtime"
         }
-        "device-unavailable" => "`wick backend list` shows the devices of this machine",
+        "device-unavailable" => "`wick devices` shows the devices of this machine",
         "device-share" => "lower `min_device_share` in wick.toml, or permit another device",
         "component-world" => {
             "export wick:model/handler, wasi:http/incoming-handler or wasi:cli/run, \

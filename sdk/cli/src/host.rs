@@ -1,11 +1,12 @@
 //! The runtime in this process: flags become settings, settings become backends and an
 //! engine.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use wick_engine::{Engine, EngineSettings, Grants, Model};
-use wick_nn::{Nn, NnSettings};
-use wick_package::Package;
+use wick_nn::{Nn, NnSettings, SourceBytes};
+use wick_package::{Blob, Package, RelPath};
 
 use crate::failure::{Failure, Outcome};
 
@@ -86,6 +87,17 @@ impl Host {
 /// Every mistake in it, together.
 pub fn open(path: &Path) -> Outcome<Package> {
     Package::open(path).map_err(|error| Failure::open(&error))
+}
+
+/// Where a file of a package is, for its graphs.
+///
+/// # Errors
+/// It is not in the package.
+pub fn source(package: &Package, path: &RelPath) -> io::Result<SourceBytes> {
+    let blob = package.file(path)?;
+    let digest = package.must_have(&blob);
+    let Blob { path, offset, len, .. } = blob;
+    Ok(SourceBytes::File { path, offset, len, digest })
 }
 
 /// Run to the end of `work`, on `workers` threads for requests and timers; inference has

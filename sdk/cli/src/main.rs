@@ -32,6 +32,7 @@ mod signatures;
 mod target;
 mod templates;
 mod tensor_json;
+mod tolerance;
 mod traces;
 mod weights;
 mod wire;

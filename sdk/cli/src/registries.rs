@@ -115,7 +115,7 @@ impl RegistryArgs {
         Registry::new(self.settings()).map_err(|error| Failure::of(&error))
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         let plain_http = match (self.plain_http, self.plain_http_for.is_empty()) {
             (true, _) => PlainHttp::Always,
             (false, true) => PlainHttp::Never,

@@ -74,7 +74,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "wick-operator",
-        uses: &["wick-api", "wick-package"],
+        uses: &["wick-api", "wick-package", "wick-registry"],
         tests: &[],
         bans: &["wasmtime", "ort", "tract-onnx", "rumqttc", "anyhow"],
         why: "decides what a Model needs: no broker, and nothing of inference",

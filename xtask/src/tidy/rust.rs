@@ -14,6 +14,7 @@ const MAX_MAIN: usize = 60;
 
 /// Files that may hold `unsafe`, each with its reason. Every other one is safe code.
 const UNSAFE: &[(&str, &str)] = &[
+    ("runtime/nn/src/onnxruntime/facts.rs", "ONNX Runtime's C interface"),
     ("runtime/nn/src/onnxruntime/graph.rs", "ONNX Runtime's C interface"),
     ("runtime/nn/src/onnxruntime/value.rs", "ONNX Runtime's C interface"),
     ("runtime/engine/src/program.rs", "maps native code that this user's wick has compiled"),

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{DIGEST_ANNOTATION, MODEL_LABEL, Owner, pod};
+use super::{DIGEST_ANNOTATION, FOUND_ANNOTATION, MODEL_LABEL, Owner, pod};
 use crate::revision::Revision;
 
 /// ReplicaSets of a Deployment that are kept. Going back is a matter of revisions, so only what
@@ -23,8 +23,14 @@ const HISTORY: i32 = 1;
 /// What a revision is, kept for as long as the revision is: the spec may ask for another by now.
 pub fn stored(owner: &Owner<'_>, revision: &Revision) -> ControllerRevision {
     let data = serde_json::to_value(&revision.template).expect("a template is plain data");
+    let mut metadata = owner.metadata(revision.name.to_string(), Some(revision));
+    if let Some(found) = &revision.found {
+        // It is no part of the name, and pods must carry the same after a restart.
+        let found = (FOUND_ANNOTATION.to_owned(), found.clone());
+        metadata.annotations.get_or_insert_default().extend([found]);
+    }
     ControllerRevision {
-        metadata: owner.metadata(revision.name.to_string(), Some(revision)),
+        metadata,
         data: Some(RawExtension(data)),
         // Order is not by number: names are hashes, and one may come back.
         revision: 1,

@@ -64,7 +64,12 @@ impl Settings {
     }
 
     pub(super) fn waits_for_people(&self, step: usize) -> bool {
-        self.paused || self.step(step).is_some_and(|step| step.manual)
+        self.paused || self.is_manual(step)
+    }
+
+    /// Whether a step lasts until somebody promotes the candidate.
+    pub fn is_manual(&self, step: usize) -> bool {
+        self.step(step).is_some_and(|step| step.manual)
     }
 
     fn step(&self, step: usize) -> Option<&Step> {

@@ -15,6 +15,22 @@ pub(crate) fn find(folders: &[PathBuf]) -> Option<PathBuf> {
     folders.iter().find_map(|folder| newest(folder))
 }
 
+/// The newest installed provider: the library `file` in folders of `folders` that start with
+/// `prefix`, and its version.
+pub(super) fn provider(folders: &[PathBuf], prefix: &str, file: &str) -> Option<(PathBuf, String)> {
+    let of = |folder: &PathBuf| {
+        let mut versions: Vec<_> = entries(folder)
+            .filter(|path| name(path).is_some_and(|name| name.starts_with(prefix)))
+            .filter(|path| path.join(file).is_file())
+            .collect();
+        versions.sort_by_key(|path| name(path).map(numbers));
+        versions.pop()
+    };
+    let folder = folders.iter().find_map(of)?;
+    let version = name(&folder)?.strip_prefix(prefix)?.to_owned();
+    Some((folder.join(file), version))
+}
+
 /// The version in a library's name or in that of its folder.
 pub(super) fn version(path: &Path) -> Option<String> {
     // The plain name is often a link to the one with the version.

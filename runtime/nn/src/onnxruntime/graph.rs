@@ -142,8 +142,8 @@ impl Shared {
         let mut outputs: Pointers<_> = output_names.iter().map(|_| ptr::null_mut()).collect();
         // SAFETY: all arrays have the lengths that are passed and live through the
         // call; the inputs do, by `values`. `Run` may be called from any number of
-        // threads on one session: ONNX Runtime documents it, and the CPU provider,
-        // the only one that is loaded here, keeps to it.
+        // threads on one session: ONNX Runtime documents it. Runs of a provider that
+        // can't do two at once wait for each other inside of it.
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),

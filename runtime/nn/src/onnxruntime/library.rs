@@ -11,6 +11,7 @@ use ort::memory::{AllocationDevice, AllocatorType, DeviceType, MemoryInfo, Memor
 use parking_lot::Mutex;
 
 use super::CPU_PROVIDER;
+use super::plugins::Plugins;
 
 /// The loaded library. ONNX Runtime has global state, so a process has at most one.
 static LOADED: Mutex<Option<Arc<Library>>> = Mutex::new(None);
@@ -24,6 +25,8 @@ pub(crate) struct Library {
     pub(super) host_memory: MemoryInfo<'static>,
     /// Version, commit and compiler flags: what saved graphs depend on.
     pub(super) build: String,
+    /// Providers that were registered, each once.
+    pub(super) plugins: Plugins,
 }
 
 // === impl Library ===
@@ -80,6 +83,7 @@ impl Library {
             environment,
             host_memory: host_memory.map_err(|error| error.to_string())?,
             build: ort::info().to_owned(),
+            plugins: Plugins::default(),
         })
     }
 

@@ -85,7 +85,14 @@ fn a_device_that_is_not_listed_is_never_used() {
     let error = error_of(Which::OnnxRuntime, &spec, onnx::add_scalar(1.0, &[1]));
     assert_eq!(error.code(), "device-unavailable");
     let want = "graph `g` may run on npu or gpu, and this machine has cpu (onnxruntime, tract)";
-    assert_eq!(error.to_string(), want);
+    let text = error.to_string();
+    assert!(text.starts_with(want), "{text}");
+    // And why none of the providers has one.
+    for provider in wick_nn::providers::PROVIDERS {
+        let name = provider.name;
+        let why = format!("; {name}: not installed (`wick backend install {name}`");
+        assert!(text.contains(&why), "{text}");
+    }
 }
 
 #[test]

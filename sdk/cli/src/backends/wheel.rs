@@ -1,4 +1,4 @@
-//! Wheels of ONNX Runtime: which ones are known, fetching, checking and unpacking them.
+//! Wheels of ONNX Runtime and of its providers: fetching, checking and unpacking them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
+use wick_nn::providers::{Provider, Wheel};
 use wick_package::Digest;
 use zip::ZipArchive;
 
@@ -15,9 +16,12 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 
-/// The wheel is asked for by this Python's name on every machine, whichever Python is
+/// The wheel is asked for by this Python's version on every machine, whichever Python is
 /// there: the library in it is the same for all, and so one digest is enough.
-const PYTHON: [&str; 6] = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"];
+const PYTHON_VERSION: &str = "3.11";
+
+/// Implementation and ABI tags of ONNX Runtime's own wheels.
+const PYTHON: [&str; 2] = ["cp", "cp311"];
 
 /// Most bytes that one library may unpack to. The largest builds, with CUDA, stay below.
 const MAX_LIBRARY: u64 = 4 << 30;
@@ -25,15 +29,19 @@ const MAX_LIBRARY: u64 = 4 << 30;
 /// Bytes copied at once.
 const CHUNK: usize = 256 << 10;
 
-/// Wheels that are known: version, architecture, platform tag, SHA-256.
+/// Wheels of ONNX Runtime that are known.
 const PINS: [Pin; 2] = [
     Pin {
+        package: "onnxruntime",
+        python: PYTHON,
         version: "1.32.0",
         arch: "x86_64",
         platform: "manylinux_2_28_x86_64",
         sha256: "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
     },
     Pin {
+        package: "onnxruntime",
+        python: PYTHON,
         version: "1.32.0",
         arch: "aarch64",
         platform: "manylinux_2_28_aarch64",
@@ -44,6 +52,9 @@ const PINS: [Pin; 2] = [
 /// A wheel whose content is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Pin {
+    package: &'static str,
+    /// Implementation and ABI tags.
+    python: [&'static str; 2],
     version: &'static str,
     arch: &'static str,
     platform: &'static str,
@@ -59,7 +70,26 @@ impl Pin {
     }
 }
 
-/// The wheel of a version for an architecture.
+/// The wheel of a provider for an architecture.
+///
+/// # Errors
+/// It has none.
+pub fn of_provider(provider: &'static Provider, version: &str, arch: &str) -> Outcome<Pin> {
+    let found = provider.wheels.iter().find(|wheel| wheel.arch == arch);
+    let Some(wheel) = found.filter(|_| version == provider.version) else {
+        let text = format!("no digest is known for {} {version} for {arch}", provider.name);
+        let known: Vec<_> = provider.wheels.iter().map(|wheel| wheel.arch).collect();
+        let (version, known) = (provider.version, known.join(" and "));
+        return Err(Failure::usage(text).help(format!(
+            "known is {version} for {known}; another is given as a wheel with --from"
+        )));
+    };
+    let Wheel { arch, platform, python, sha256 } = *wheel;
+    let (package, version) = (provider.package, provider.version);
+    Ok(Pin { package, python, version, arch, platform, sha256 })
+}
+
+/// The wheel of a version of ONNX Runtime for an architecture.
 ///
 /// # Errors
 /// It is not known.
@@ -81,7 +111,7 @@ pub fn pin(version: &str, arch: &str) -> Outcome<&'static Pin> {
 /// There is no pip, or it fails.
 pub fn download(pin: &Pin, folder: &Path, format: Format) -> Outcome<PathBuf> {
     let spinner = output::progress(format, None, "{spinner} downloading {msg} ({elapsed})");
-    spinner.set_message(format!("onnxruntime {} for {}", pin.version, pin.platform));
+    spinner.set_message(format!("{} {} for {}", pin.package, pin.version, pin.platform));
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
     let done = pip(pin, folder);
     spinner.finish_and_clear();
@@ -95,9 +125,13 @@ pub fn download(pin: &Pin, folder: &Path, format: Format) -> Outcome<PathBuf> {
         }
         let last = errors.lines().rev().find(|line| !line.trim().is_empty());
         let last = io::Error::other(last.unwrap_or("it said nothing").trim().to_owned());
-        return Err(Failure::new(Exit::Unavailable, "pip", "pip could not download onnxruntime")
-            .caused_by(Some(&last))
-            .help("check the network and pip's index, or give a wheel with --from"));
+        return Err(Failure::new(
+            Exit::Unavailable,
+            "pip",
+            format!("pip could not download {}", pin.package),
+        )
+        .caused_by(Some(&last))
+        .help("check the network and pip's index, or give a wheel with --from"));
     }
     let entries = fs::read_dir(folder).context("cannot read what pip downloaded")?;
     let mut paths = entries.flatten().map(|entry| entry.path());
@@ -136,11 +170,11 @@ pub fn digest(path: &Path) -> Outcome<Digest> {
     }
 }
 
-/// Take the libraries out of a wheel.
+/// Take the files whose names `keep` wants out of a wheel.
 ///
 /// # Errors
 /// It is no wheel, is damaged, or the disk is full.
-pub fn unpack(wheel: &Path, folder: &Path, format: Format) -> Outcome {
+pub fn unpack(wheel: &Path, folder: &Path, keep: &dyn Fn(&str) -> bool, format: Format) -> Outcome {
     let file = File::open(wheel).with_context(|| format!("cannot read {}", wheel.display()))?;
     let bad = |error: zip::result::ZipError| {
         let text = format!("{} is not a wheel that can be read", wheel.display());
@@ -152,7 +186,7 @@ pub fn unpack(wheel: &Path, folder: &Path, format: Format) -> Outcome {
         let path = entry.name().map_err(bad)?.to_string();
         // Only the last part of a name is used, so no entry can leave the folder.
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-        if !is_library(&name) {
+        if name.is_empty() || !keep(&name) {
             continue;
         }
         let bar = output::progress(
@@ -178,10 +212,11 @@ fn pip(pin: &Pin, folder: &Path) -> io::Result<std::process::Output> {
     Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
         .args(["--disable-pip-version-check", "--quiet", "--platform", pin.platform])
-        .args(PYTHON)
+        .args(["--python-version", PYTHON_VERSION])
+        .args(["--implementation", pin.python[0], "--abi", pin.python[1]])
         .arg("--dest")
         .arg(folder)
-        .arg(format!("onnxruntime=={}", pin.version))
+        .arg(format!("{}=={}", pin.package, pin.version))
         .stdin(Stdio::null())
         .output()
 }
@@ -236,7 +271,7 @@ mod tests {
             ("onnxruntime/__init__.py", b""),
         ]);
         let folder = tempfile::tempdir().unwrap();
-        unpack(wheel.path(), folder.path(), Format::Json).unwrap();
+        unpack(wheel.path(), folder.path(), &is_library, Format::Json).unwrap();
         let mut names: Vec<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -258,7 +293,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "PK garbage").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        assert!(unpack(file.path(), folder.path(), Format::Json).is_err());
+        assert!(unpack(file.path(), folder.path(), &is_library, Format::Json).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use wick_nn::BackendInfo;
 
-use crate::backends::{self, Installed, Origin};
+use crate::backends::{self, Installed, Origin, What};
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::host::HostArgs;
@@ -25,21 +25,21 @@ enum BackendCommand {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Install a backend for this user
+    /// Install a backend, or a provider for other devices than the CPU, for this user
     ///
-    /// ONNX Runtime comes from its Python wheel, fetched by `python3 -m pip download` and
-    /// checked against the digest that this version of wick knows. Python is not needed to
-    /// use it.
+    /// It comes from its Python wheel, fetched by `python3 -m pip download` and checked against
+    /// the digest that this version of wick knows. Python is not needed to use it.
     Install {
-        backend: Name,
-        /// Take it from this wheel, or from a folder with libonnxruntime.so.VERSION; nothing is
-        /// downloaded, and the file is yours to trust
+        /// onnxruntime, or one of its providers: cuda, tensorrt-rtx, openvino, qnn, webgpu
+        #[arg(value_name = "NAME")]
+        backend: What,
+        /// Take it from this wheel, or from a folder with its libraries; nothing is downloaded,
+        /// and the file is yours to trust
         #[arg(long, value_name = "WHEEL|DIR")]
         from: Option<PathBuf>,
-        /// Which version to download
-        #[arg(long, value_name = "VERSION", default_value = backends::DEFAULT_VERSION,
-              conflicts_with = "from")]
-        version: String,
+        /// Which version to download, if not the one that wick is tested with
+        #[arg(long, value_name = "VERSION", conflicts_with = "from")]
+        version: Option<String>,
         /// Where to install it
         #[arg(long, value_name = "DIR", env = "WICK_BACKENDS")]
         backends: Option<PathBuf>,
@@ -49,7 +49,8 @@ enum BackendCommand {
     },
     /// Remove an installed backend
     Remove {
-        backend: Name,
+        #[arg(value_name = "NAME")]
+        backend: What,
         /// Only this version; all of them otherwise
         #[arg(long, value_name = "VERSION")]
         version: Option<String>,
@@ -59,27 +60,24 @@ enum BackendCommand {
     },
 }
 
-/// Backends that can be installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Name {
-    Onnxruntime,
-}
-
 pub fn run(args: &BackendArgs, format: Format) -> Outcome {
     match &args.command {
         BackendCommand::List { host } => list(host, format),
-        BackendCommand::Install { backend: Name::Onnxruntime, from, version, backends, force } => {
+        BackendCommand::Install { backend, from, version, backends, force } => {
             let origin = match from {
                 Some(path) => Origin::Local(path.clone()),
-                None => Origin::PyPi(version.clone()),
+                None => {
+                    let version = version.as_deref().unwrap_or_else(|| backend.version());
+                    Origin::PyPi(version.to_owned())
+                }
             };
             let installed =
-                backends::install(&root(backends.as_deref())?, &origin, *force, format)?;
+                backends::install(&root(backends.as_deref())?, *backend, &origin, *force, format)?;
             report_install(&installed, format);
             Ok(())
         }
-        BackendCommand::Remove { backend: Name::Onnxruntime, version, backends } => {
-            remove(&root(backends.as_deref())?, version.as_deref(), format)
+        BackendCommand::Remove { backend, version, backends } => {
+            remove(&root(backends.as_deref())?, *backend, version.as_deref(), format)
         }
     }
 }
@@ -128,17 +126,19 @@ fn report_install(installed: &Installed, format: Format) {
         output::json(installed);
         return;
     }
-    let (version, path) = (&installed.version, installed.path.display());
+    let Installed { backend, version, .. } = installed;
+    let path = installed.path.display();
     match installed.fresh {
-        true => output::line(format_args!("installed onnxruntime {version} in {path}")),
-        false => output::line(format_args!("onnxruntime {version} is already in {path}")),
+        true => output::line(format_args!("installed {backend} {version} in {path}")),
+        false => output::line(format_args!("{backend} {version} is already in {path}")),
     }
 }
 
-fn remove(root: &Path, version: Option<&str>, format: Format) -> Outcome {
-    let removed = backends::remove(root, version)?;
+fn remove(root: &Path, what: What, version: Option<&str>, format: Format) -> Outcome {
+    let removed = backends::remove(root, what, version)?;
     if removed.is_empty() {
-        let text = format!("no onnxruntime is installed in {}", root.display());
+        let name = what.name();
+        let text = format!("no {name} is installed in {}", root.display());
         return Err(Failure::new(Exit::NotFound, "not-found", text)
             .help("`wick backend list` shows what there is"));
     }

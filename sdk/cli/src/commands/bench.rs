@@ -209,7 +209,7 @@ fn table(reports: &[(&str, &Report)]) -> String {
     table.trim_fmt()
 }
 
-fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
+pub fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
     let wrong = "write NAME=SIZE,SIZE,…, for instance image=1,3,224,224";
     let (name, sizes) = text.split_once('=').ok_or(wrong)?;
     let sizes: Option<Vec<u64>> = sizes.split(',').map(|size| size.trim().parse().ok()).collect();

@@ -1,5 +1,7 @@
 //! `wick operator`: what a cluster needs for Models, and what it would make of one.
 
+pub mod run;
+
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,17 @@ enum OperatorCommand {
     /// Fields are checked as the API server checks them, all at once. The objects have no owner,
     /// which only a cluster gives them, and their EndpointSlices are empty.
     Render(RenderArgs),
+    /// Act on Models: start and stop pods, lead requests, roll out
+    Run(run::RunArgs),
+}
+
+// === impl OperatorArgs ===
+
+impl OperatorArgs {
+    /// Whether it runs on and says what it does.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, OperatorCommand::Run(_))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +68,7 @@ pub fn run(args: &OperatorArgs, format: Format) -> Outcome {
     match &args.command {
         OperatorCommand::Crd => print(&wick_api::crd(), format),
         OperatorCommand::Render(args) => render(args, format),
+        OperatorCommand::Run(args) => run::run(args),
     }
 }
 

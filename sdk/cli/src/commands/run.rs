@@ -11,10 +11,11 @@
 mod banner;
 mod cycle;
 mod edge;
+mod explain;
 mod grants;
 mod job;
 mod mqtt;
-mod signals;
+pub mod signals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -88,6 +89,9 @@ pub struct RunArgs {
     /// Check flags and packages, and serve nothing
     #[arg(long)]
     check_config: bool,
+    /// Load the graphs, say for each where it runs and why nowhere else, and serve nothing
+    #[arg(long)]
+    explain: bool,
     /// When to ask the registry for an image
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: PullPolicy,
@@ -129,6 +133,9 @@ pub fn run(mut args: RunArgs, format: Format) -> Outcome<ExitCode> {
     args.packages = packages;
     if args.check_config {
         return check_config(&args, format);
+    }
+    if args.explain {
+        return explain::run(&args, format);
     }
     if !args.guest_args.is_empty() && args.packages.len() > 1 {
         return Err(Failure::usage("arguments after `--` are for one package"));

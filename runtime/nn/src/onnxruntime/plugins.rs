@@ -1,0 +1,162 @@
+//! Providers in this process: each registered once, when a graph first wants a kind of
+//! device that it serves.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use ort::device::Device as OrtDevice;
+use ort::memory::DeviceType;
+use parking_lot::Mutex;
+use wick_package::DeviceKind;
+
+use super::library::Library;
+use super::providers::{PROVIDERS, Provider};
+use super::{facts, find::provider as newest};
+use crate::backend::{Device, Found, Refusal};
+
+/// What became of each provider that was registered.
+#[derive(Debug, Default)]
+pub(super) struct Plugins(Mutex<BTreeMap<&'static str, Result<(), String>>>);
+
+/// Whether any provider that serves one of `kinds` is installed.
+pub(super) fn any_installed(folders: &[PathBuf], kinds: &[DeviceKind]) -> bool {
+    serving(kinds).any(|provider| installed(folders, provider).is_some())
+}
+
+/// Devices of `kinds` by all providers that serve them, and why others have none.
+pub(super) fn find(library: &Library, folders: &[PathBuf], kinds: &[DeviceKind]) -> Found {
+    let mut found = Found::default();
+    for provider in serving(kinds) {
+        let done = match installed(folders, provider) {
+            None => Err(not_installed(provider)),
+            Some((path, _)) => library.register(provider, &path),
+        };
+        let devices = match done {
+            Err(why) => Err(why),
+            Ok(()) => some(devices(library, provider)),
+        };
+        match devices {
+            Ok(devices) => {
+                found.devices.extend(devices.into_iter().filter(|d| kinds.contains(&d.kind)));
+            }
+            Err(why) => found.refused.push(Refusal { what: provider.name.to_owned(), why }),
+        }
+    }
+    found
+}
+
+/// What to say of providers while there is no ONNX Runtime or none of them is installed.
+pub(super) fn none_installed(kinds: &[DeviceKind]) -> Vec<Refusal> {
+    let refusal = |provider: &'static Provider| Refusal {
+        what: provider.name.to_owned(),
+        why: not_installed(provider),
+    };
+    serving(kinds).map(refusal).collect()
+}
+
+/// ONNX Runtime's own record of a device that [`find`] returned.
+pub(super) fn pick<'l>(library: &'l Library, device: &Device) -> Option<OrtDevice<'l>> {
+    of_provider(library, &device.provider).nth(device.ordinal)
+}
+
+/// The row of what ONNX Runtime calls `registered`.
+pub(super) fn row(registered: &str) -> Option<&'static Provider> {
+    PROVIDERS.into_iter().find(|provider| provider.registered == registered)
+}
+
+fn serving(kinds: &[DeviceKind]) -> impl Iterator<Item = &'static Provider> {
+    let serves = |provider: &&Provider| provider.kinds.iter().any(|kind| kinds.contains(kind));
+    PROVIDERS.into_iter().filter(serves)
+}
+
+fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(PathBuf, String)> {
+    newest(folders, &provider.folder_prefix(), provider.library)
+}
+
+fn not_installed(provider: &Provider) -> String {
+    let (name, serves) = (provider.name, provider.serves);
+    format!("not installed (`wick backend install {name}`, for {serves})")
+}
+
+fn some(devices: Vec<Device>) -> Result<Vec<Device>, String> {
+    if devices.is_empty() { Err("it finds no device here".to_owned()) } else { Ok(devices) }
+}
+
+fn of_provider<'l>(library: &'l Library, registered: &str) -> impl Iterator<Item = OrtDevice<'l>> {
+    let is_its =
+        move |device: &OrtDevice<'_>| device.ep().is_ok_and(|provider| provider == registered);
+    library.environment.devices().filter(is_its)
+}
+
+fn devices(library: &Library, provider: &Provider) -> Vec<Device> {
+    let all = of_provider(library, provider.registered).enumerate();
+    let device = |(ordinal, device): (usize, OrtDevice<'_>)| {
+        let hardware = device.hardware_device();
+        let kind = kind(provider, hardware.ty())?;
+        // What poses has the vendor of the CPU below, which says nothing of it.
+        let poses = hardware.ty() == DeviceType::CPU;
+        let vendor = || vendor(facts::vendor_id(&hardware), hardware.vendor().unwrap_or_default());
+        Some(Device {
+            kind,
+            provider: provider.registered.to_owned(),
+            vendor: if poses { None } else { vendor() },
+            pci: facts::metadata(&hardware, c"pci_bus_id"),
+            ordinal,
+        })
+    };
+    all.filter_map(device).collect()
+}
+
+/// What a device counts as; none if the provider is not for it.
+fn kind(provider: &Provider, hardware: DeviceType) -> Option<DeviceKind> {
+    let kind = match hardware {
+        DeviceType::GPU => DeviceKind::Gpu,
+        DeviceType::NPU => DeviceKind::Npu,
+        // A CPU that poses as the device is taken where somebody has asked for that.
+        _ if provider.on_cpu.is_some_and(|variable| env::var_os(variable).is_some()) => {
+            return provider.kinds.first().copied();
+        }
+        _ => DeviceKind::Cpu,
+    };
+    provider.kinds.contains(&kind).then_some(kind)
+}
+
+/// A vendor as `wick.toml` spells it.
+fn vendor(id: u32, text: &str) -> Option<String> {
+    let known = crate::inventory::vendor(id).map(str::to_owned);
+    known.or_else(|| (!text.is_empty()).then(|| text.to_ascii_lowercase()))
+}
+
+// === impl Library ===
+
+impl Library {
+    /// Register a provider's library, unless that was done or has failed before.
+    fn register(&self, provider: &'static Provider, path: &Path) -> Result<(), String> {
+        let mut plugins = self.plugins.0.lock();
+        let register = || {
+            let version = self.version();
+            if let Some(only) = provider.only_with
+                && version != only
+            {
+                let beside = path.with_file_name(format!("libonnxruntime.so.{only}"));
+                return Err(format!(
+                    "it works with ONNX Runtime {only} alone, and {version} is in use: add \
+                     --onnxruntime {}",
+                    beside.display()
+                ));
+            }
+            // Some call themselves what they are registered as.
+            let registered = self.environment.register_ep_library(provider.registered, path);
+            registered.map_err(|error| error.message().trim().to_owned())
+        };
+        plugins.entry(provider.name).or_insert_with(register).clone()
+    }
+
+    /// The version that the library itself gives.
+    fn version(&self) -> String {
+        let cpu = self.cpu();
+        let version = cpu.first().and_then(|cpu| facts::provider_metadata(cpu, c"version"));
+        version.unwrap_or_else(|| "an unknown version".to_owned())
+    }
+}

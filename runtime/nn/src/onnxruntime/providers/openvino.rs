@@ -1,0 +1,31 @@
+//! OpenVINO: Intel's GPUs and NPUs, and its CPUs.
+
+use wick_package::DeviceKind;
+
+use super::{ANY_PYTHON, Provider, Wheel};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "openvino",
+    registered: "OpenVINOExecutionProvider",
+    library: "libonnxruntime_providers_openvino_plugin.so",
+    kinds: &[DeviceKind::Npu, DeviceKind::Gpu],
+    serves: "Intel GPUs and NPUs",
+    only_with: None,
+    on_cpu: None,
+    options: &[],
+    package: "onnxruntime-ep-openvino",
+    version: "1.8.1",
+    wheels: &[Wheel {
+        arch: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        python: ANY_PYTHON,
+        sha256: "3832643158c8c187fcab6db661cde2a8c06a2b3559d95d0f2411ac0e51c5e924",
+    }],
+    files: &[
+        "libonnxruntime_providers_openvino",
+        "libopenvino",
+        "libtbb",
+        "libhwloc",
+        "cache.json",
+    ],
+};

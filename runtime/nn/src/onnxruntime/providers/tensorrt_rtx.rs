@@ -1,0 +1,25 @@
+//! TensorRT for RTX: NVIDIA's GPUs for workstations and the edge.
+
+use wick_package::DeviceKind;
+
+use super::{ANY_PYTHON, Provider, Wheel};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "tensorrt-rtx",
+    registered: "NvTensorRTRTXExecutionProvider",
+    library: "libonnxruntime_providers_nv_tensorrt_rtx.so",
+    kinds: &[DeviceKind::Gpu],
+    serves: "NVIDIA RTX GPUs",
+    only_with: None,
+    on_cpu: None,
+    options: &[],
+    package: "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    version: "0.5.0",
+    wheels: &[Wheel {
+        arch: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        python: ANY_PYTHON,
+        sha256: "32f575c633d171b4edf4b53d3bb22b72a6c9c0a850d2982ce9a788a5d40d3298",
+    }],
+    files: &["libonnxruntime_providers_nv_tensorrt_rtx.so", "libtensorrt", "libcudart.so"],
+};

@@ -1,0 +1,25 @@
+//! WebGPU: any GPU with a Vulkan driver.
+
+use wick_package::DeviceKind;
+
+use super::{ANY_PYTHON, Provider, Wheel};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "webgpu",
+    registered: "WebGpuExecutionProvider",
+    library: "libonnxruntime_providers_webgpu.so",
+    kinds: &[DeviceKind::Gpu],
+    serves: "any GPU with Vulkan",
+    only_with: None,
+    on_cpu: Some("ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"),
+    options: &[],
+    package: "onnxruntime-ep-webgpu",
+    version: "0.4.0",
+    wheels: &[Wheel {
+        arch: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        python: ANY_PYTHON,
+        sha256: "5d8c961eda91a88961cad1fb7621f389f006b18497d6ea9ecf96f729f066cbfb",
+    }],
+    files: &["libonnxruntime_providers_webgpu.so"],
+};

@@ -1,0 +1,252 @@
+//! What is checked of the chart. Each check is one function; none needs a cluster.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use super::{Chart, of_kind, parse};
+use crate::image;
+use crate::tools::{self, Scratch};
+
+type Check = fn(&Chart<'_>) -> anyhow::Result<()>;
+
+pub const ALL: &[(&str, Check)] = &[
+    ("helm lint", lint),
+    ("the version is the tree's", version),
+    ("wrong values are refused", wrong_values),
+    ("an archive is rendered as the folder is", archive),
+    ("the definition is that of deploy/crds, and stays", definition),
+    ("class and policy are those of deploy/shim", shim),
+    ("the kustomize base is the chart with its defaults", base),
+    ("roles permit what is needed and no more", roles),
+    ("an operator for one namespace has no rights in others", one_namespace),
+    ("pods keep to the restricted level", pods),
+];
+
+/// Values that `values.schema.json` refuses, and what Helm says of them.
+const WRONG: &[(&str, &str)] = &[
+    ("activator.replica=3", "replica"),
+    ("activator.replicas=-1", "/activator/replicas"),
+    ("operator.replicas=two", "/operator/replicas"),
+    ("image.repository=", "/image/repository"),
+    ("image.digest=sha256:12", "/image/digest"),
+    ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+    ("crds=true", "/crds"),
+    ("rbac.pullSecrets.namespaces=vision", "/rbac/pullSecrets/namespaces"),
+    ("serviceMonitor.interval=often", "/serviceMonitor/interval"),
+    ("podSecurityContext.runAsUser=0", "podSecurityContext"),
+];
+
+/// Who may do what in every namespace, line by line. A change here is a change of what a cluster's
+/// administrator grants.
+const ROLES: &str = "\
+ClusterRole wick-operator
+  wick.dev models: get list watch patch
+  wick.dev models/status: patch
+  wick.dev models/finalizers: update
+   services: get list watch create patch delete
+  apps deployments,controllerrevisions,daemonsets: get list watch create patch delete
+  apps deployments/scale: get patch
+  discovery.k8s.io endpointslices: get list watch create patch delete
+  autoscaling horizontalpodautoscalers: get list watch create patch delete
+  policy poddisruptionbudgets: get list watch create patch delete
+   pods: get list watch
+  events.k8s.io events: create patch
+ClusterRole wick-operator-pull-secrets
+   secrets: get
+ClusterRole wick-activator
+  wick.dev models: get list watch
+   pods: get list watch
+Role wick-operator
+  coordination.k8s.io leases: create
+  coordination.k8s.io leases: get update of wick-operator
+";
+
+fn lint(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let folder = chart.folder();
+    tools::output(chart.helm(&["lint", "--strict", "--quiet"]).arg(&folder))?;
+    for values in chart.values()? {
+        let mut helm = chart.helm(&["lint", "--strict", "--quiet"]);
+        tools::output(helm.arg("--values").arg(&values).arg(&folder))?;
+    }
+    Ok(())
+}
+
+fn version(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let file = read(&chart.folder().join("Chart.yaml"))?;
+    let about = file.first().context("Chart.yaml is empty")?;
+    let expected = wick_e2e::distribution::VERSION;
+    for field in ["version", "appVersion"] {
+        ensure!(about[field] == expected, "{field} is {}, not {expected}", about[field]);
+    }
+    let defaults = read(&chart.folder().join("values.yaml"))?;
+    let repository = &defaults.first().context("values.yaml is empty")?["image"]["repository"];
+    ensure!(*repository == image::REPOSITORY, "`cargo xtask image` makes {}", image::REPOSITORY);
+    Ok(())
+}
+
+fn wrong_values(chart: &Chart<'_>) -> anyhow::Result<()> {
+    for (value, word) in WRONG {
+        let said = match chart.text(&chart.folder(), &["--set", value]) {
+            Ok(_) => anyhow::bail!("{value} is taken"),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(said.contains("schema") && said.contains(word), "{value}: {said}");
+    }
+    Ok(())
+}
+
+/// The chart links to files outside of its folder; an archive has to have their texts.
+fn archive(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let scratch = Scratch::new("chart")?;
+    // Not by `Chart::helm`: this one knows no flag for Kubernetes' version.
+    let mut helm = Command::new(&chart.helm);
+    helm.arg("package").arg(chart.folder()).arg("--destination").arg(scratch.path());
+    tools::output(&mut helm)?;
+    let name = format!("wick-{}.tgz", wick_e2e::distribution::VERSION);
+    let from_archive = chart.text(&scratch.path().join(name), &[])?;
+    ensure!(from_archive == chart.text(&chart.folder(), &[])?, "they differ");
+    Ok(())
+}
+
+fn definition(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let objects = chart.objects(&[])?;
+    let mut found = one(&objects, "CustomResourceDefinition")?.clone();
+    let annotations = found["metadata"].as_object_mut().and_then(|it| it.remove("annotations"));
+    ensure!(annotations == Some(json!({"helm.sh/resource-policy": "keep"})), "{annotations:?}");
+    let there = read(&chart.deploy("crds/wick.dev_models.yaml"))?;
+    ensure!(there == [found], "it differs from deploy/crds");
+    Ok(())
+}
+
+fn shim(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let objects = chart.objects(&[])?;
+    let class = read(&chart.deploy("shim/runtimeclass.yaml"))?;
+    ensure!(class == [one(&objects, "RuntimeClass")?.clone()], "the runtime class differs");
+    for object in read(&chart.deploy("shim/admission.yaml"))? {
+        ensure!(objects.contains(&object), "the chart lacks {}", named(&object));
+    }
+    Ok(())
+}
+
+fn base(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let file = chart.deploy("kustomize/base/wick.yaml");
+    let there = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    ensure!(there == chart.base()?, "wick.yaml is old: `cargo xtask chart --write`");
+    if tools::find_on_path("kubectl").is_none() {
+        eprintln!("chart: there is no kubectl: the kustomize base is not built");
+        return Ok(());
+    }
+    let mut kubectl = Command::new("kubectl");
+    let built = tools::output(kubectl.arg("kustomize").arg(chart.deploy("kustomize/base")))?;
+    let names = |objects: &[Value]| objects.iter().map(named).collect::<BTreeSet<_>>();
+    let mut expected = names(&chart.objects(&[])?);
+    expected.insert("Namespace wick-system".to_owned());
+    let built = names(&parse(&built)?);
+    ensure!(built == expected, "it has {built:?}, not {expected:?}");
+    Ok(())
+}
+
+fn roles(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let objects = chart.objects(&[])?;
+    let mut text = String::new();
+    for role in of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")) {
+        text += &named(role);
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let list = |field: &str, by: &str| {
+                let words = rule[field].as_array().into_iter().flatten();
+                words.filter_map(Value::as_str).collect::<Vec<_>>().join(by)
+            };
+            let (group, resources) = (list("apiGroups", ","), list("resources", ","));
+            text += &format!("\n  {group} {resources}: {}", list("verbs", " "));
+            if !rule["resourceNames"].is_null() {
+                text += &format!(" of {}", list("resourceNames", ","));
+            }
+        }
+        text += "\n";
+    }
+    ensure!(text == ROLES, "they are\n{text}");
+    // Bound where the values say, and nowhere else.
+    let bound = |flags: &[&str]| -> anyhow::Result<BTreeSet<String>> {
+        let objects = chart.objects(flags)?;
+        let bindings = objects
+            .iter()
+            .filter(|object| object["roleRef"]["name"] == "wick-operator-pull-secrets");
+        Ok(bindings.map(|it| format!("{} {}", it["kind"], it["metadata"]["namespace"])).collect())
+    };
+    let everywhere = BTreeSet::from(["\"ClusterRoleBinding\" null".to_owned()]);
+    ensure!(bound(&[])? == everywhere, "secrets by default: {:?}", bound(&[])?);
+    let some = bound(&["--set=rbac.pullSecrets.namespaces={a,b}"])?;
+    let expected = ["a", "b"].map(|name| format!("\"RoleBinding\" \"{name}\""));
+    ensure!(some == BTreeSet::from(expected), "secrets in two namespaces: {some:?}");
+    let none = bound(&["--set=rbac.pullSecrets.read=false"])?;
+    ensure!(none.is_empty(), "secrets in none: {none:?}");
+    Ok(())
+}
+
+fn one_namespace(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let objects = chart.objects(&["--set=operator.only=vision"])?;
+    let everywhere: Vec<String> = of_kind(&objects, "ClusterRoleBinding").map(named).collect();
+    ensure!(everywhere == ["ClusterRoleBinding wick-activator"], "{everywhere:?}");
+    let here =
+        of_kind(&objects, "RoleBinding").filter(|it| it["metadata"]["namespace"] == "vision");
+    let here: Vec<String> = here.map(named).collect();
+    let expected = ["RoleBinding wick-operator-models", "RoleBinding wick-operator-pull-secrets"];
+    ensure!(here == expected, "{here:?}");
+    Ok(())
+}
+
+fn pods(chart: &Chart<'_>) -> anyhow::Result<()> {
+    for (values, objects) in chart.renderings()? {
+        let mut seen = 0;
+        for deployment in of_kind(&objects, "Deployment") {
+            seen += 1;
+            let pod = &deployment["spec"]["template"]["spec"];
+            let user = json!({
+                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            });
+            let container = json!({
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            });
+            let what = || format!("{values}: {}", named(deployment));
+            ensure!(pod["securityContext"] == user, "{}: {}", what(), pod["securityContext"]);
+            ensure!(pod["volumes"].is_null() && pod["hostNetwork"].is_null(), "{}", what());
+            let containers = pod["containers"].as_array().with_context(what)?;
+            ensure!(containers.len() == 1, "{}", what());
+            ensure!(containers[0]["securityContext"] == container, "{}", what());
+            let selector = deployment["spec"]["selector"]["matchLabels"].as_object();
+            let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+            let mut selected = selector.with_context(what)?.iter();
+            ensure!(selected.all(|(key, value)| labels[key] == *value), "{}: labels", what());
+        }
+        ensure!(seen == 2, "{values}: {seen} Deployments");
+    }
+    Ok(())
+}
+
+/// The objects of a file.
+fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    parse(&text).with_context(|| format!("{}", path.display()))
+}
+
+/// The only object of its kind.
+fn one<'a>(objects: &'a [Value], kind: &'a str) -> anyhow::Result<&'a Value> {
+    let mut found = of_kind(objects, kind);
+    let first = found.next().with_context(|| format!("there is no {kind}"))?;
+    ensure!(found.next().is_none(), "there is more than one {kind}");
+    Ok(first)
+}
+
+/// Kind and name.
+fn named(object: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    format!("{} {}", word(&object["kind"]), word(&object["metadata"]["name"]))
+}
