@@ -47,6 +47,8 @@ fn main() -> anyhow::Result<()> {
         // A child of `serving`, so that its processor time is a process' own.
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
-        _ => bail!("no benchmark `{name}`; there is: fleet, registry, runtime, scale, serving, shim"),
+        _ => {
+            bail!("no benchmark `{name}`; there is: fleet, registry, runtime, scale, serving, shim")
+        }
     }
 }
