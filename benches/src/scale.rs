@@ -28,9 +28,10 @@ use crate::stats::{median, round};
 const P99: &str = "activator-p99-ms";
 const THROUGHPUT: &str = "activator-throughput-ratio";
 
-/// Turns of each way, and how long one is: a percentile of 99 wants some thousand requests.
-const ROUNDS: usize = 9;
-const SLICE: Duration = Duration::from_millis(1000);
+/// Turns of each way, and how long one is: long enough for a percentile of 99, short enough that
+/// what else the machine does meets both ways of a round.
+const ROUNDS: usize = 15;
+const SLICE: Duration = Duration::from_millis(700);
 
 /// Connections for the throughput.
 const MANY: usize = 16;
@@ -110,7 +111,7 @@ fn measure<'a>(
     for number in 1..=ROUNDS {
         eprintln!("scale: concurrency {concurrency}, round {number} of {ROUNDS}");
         for (case, rounds) in &mut cases {
-            rounds.push(case.round(server, activator)?);
+            rounds.push(case.round(server, activator, number % 2 == 0)?);
         }
     }
     Ok(cases)
@@ -156,13 +157,21 @@ impl Case<'_> {
         self.question.check(&reply.values(self.protocol)?)
     }
 
-    fn round(&self, server: &Server, activator: &Activator) -> anyhow::Result<Round> {
-        let direct = closed::run(&self.target(server.addr), server.pid(), self.concurrency, SLICE)?;
+    /// A turn of each way, the direct one last if `reversed`: whatever gets slower or faster
+    /// meanwhile favours neither.
+    fn round(
+        &self,
+        server: &Server,
+        activator: &Activator,
+        reversed: bool,
+    ) -> anyhow::Result<Round> {
+        let turn = |addr| closed::run(&self.target(addr), server.pid(), self.concurrency, SLICE);
+        let first = if reversed { None } else { Some(turn(server.addr)?) };
         let pid = activator.child.id();
         let before = cpu::seconds(pid)?;
-        let target = self.target(activator.addr);
-        let through = closed::run(&target, server.pid(), self.concurrency, SLICE)?;
+        let through = turn(activator.addr)?;
         let used = cpu::seconds(pid)? - before;
+        let direct = first.map_or_else(|| turn(server.addr), Ok)?;
         let requests = through.per_second * SLICE.as_secs_f64();
         Ok(Round { direct, through, activator_ms: used * 1e3 / requests })
     }

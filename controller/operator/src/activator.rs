@@ -14,6 +14,7 @@
 //! the API server and writes nothing, and knows nothing of how pods come to be.
 
 mod answer;
+mod body;
 mod choose;
 mod cold;
 mod control;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::answer::Answer;
+use super::body::{self, Outgoing};
 use super::head::{self, Kind};
 use super::health;
 use super::hold::Patience;
@@ -22,6 +23,15 @@ use super::upstream::{self, SendError};
 /// How often a request is sent of which nothing has been sent: each pooled connection may have
 /// ended, and each pod be gone, but not for ever.
 const MAX_TRIES: usize = 5;
+
+/// Which way a request goes.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    shared: &'a Shared,
+    model: &'a Arc<Model>,
+    thread: usize,
+    kind: Kind,
+}
 
 /// A request's place among those that wait.
 struct Place<'a> {
@@ -46,7 +56,8 @@ pub async fn answer(
         }
     }
     model.arrive();
-    match send(shared, model, thread, request, kind, chosen).await {
+    let request = request.map(Outgoing::Stream);
+    match send(Way { shared, model, thread, kind }, request, chosen).await {
         Ok(answer) => answer,
         Err(refusal) => {
             model.refuse(refusal);
@@ -56,13 +67,11 @@ pub async fn answer(
 }
 
 async fn send(
-    shared: &Shared,
-    model: &Arc<Model>,
-    thread: usize,
-    mut request: Request<Incoming>,
-    kind: Kind,
+    way: Way<'_>,
+    mut request: Request<Outgoing>,
     mut chosen: Option<Target>,
 ) -> Result<Response<Answer>, Refusal> {
+    let Way { shared, model, thread, kind } = way;
     let came = Instant::now();
     for _ in 0..MAX_TRIES {
         let target = match chosen.take().or_else(|| model.choose(false)) {
@@ -72,11 +81,11 @@ async fn send(
         let mut sent = Box::new(Sent::new(Arc::clone(model), target, kind));
         let pod = Arc::clone(&sent.target().pod);
         head::forward(&mut request, &pod.authority);
+        request = gathered(request).await?;
         match upstream::send(&pod, thread, request).await {
-            Ok((mut answer, lease)) => {
-                head::back(&mut answer);
+            Ok((answer, lease)) => {
                 sent.head(&answer, lease);
-                return Ok(answer.map(|body| Answer::pod(body, sent)));
+                return pass_on(answer, sent, kind).await;
             }
             Err(SendError::Unsent(again)) => request = again,
             Err(SendError::Connect { request: again, error }) => {
@@ -95,11 +104,47 @@ async fn send(
     Err(Refusal::Unreachable)
 }
 
+/// A request whose body goes with its head, if it is small. HTTP/2 joins both by itself.
+async fn gathered(request: Request<Outgoing>) -> Result<Request<Outgoing>, Refusal> {
+    let (head, body) = request.into_parts();
+    let body = match body {
+        Outgoing::Stream(stream) if head.version != Version::HTTP_2 && body::is_small(&stream) => {
+            let gathered = body::gather(stream).await;
+            Outgoing::Whole(gathered.map_err(|_| Refusal::CutOff)?)
+        }
+        other => other,
+    };
+    Ok(Request::from_parts(head, body))
+}
+
+async fn pass_on(
+    mut answer: Response<Incoming>,
+    mut sent: Box<Sent>,
+    kind: Kind,
+) -> Result<Response<Answer>, Refusal> {
+    head::back(&mut answer);
+    if kind == Kind::Grpc || !body::is_small(answer.body()) {
+        return Ok(answer.map(|body| Answer::pod(body, sent)));
+    }
+    let (head, body) = answer.into_parts();
+    match body::gather(body).await {
+        Ok(bytes) => {
+            sent.whole();
+            Ok(Response::from_parts(head, Answer::own(bytes, None)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "half an answer");
+            sent.broken();
+            Err(Refusal::Broken)
+        }
+    }
+}
+
 /// Wait for a pod.
 async fn hold(
     shared: &Shared,
     model: &Model,
-    request: &Request<Incoming>,
+    request: &Request<Outgoing>,
     came: Instant,
 ) -> Result<Target, Refusal> {
     if shared.draining.is_cancelled() {

@@ -30,6 +30,8 @@ pub enum Refusal {
     Gone,
     #[error("no pod of the model takes connections")]
     Unreachable,
+    #[error("the request ended before its body did")]
+    CutOff,
     #[error("the pod ended its connection before it answered: it may have begun the request")]
     Broken,
 }
@@ -48,6 +50,7 @@ impl Refusal {
             Self::Draining => "draining",
             Self::Gone => "gone",
             Self::Unreachable => "unreachable",
+            Self::CutOff => "cut-off",
             Self::Broken => "broken",
         }
     }
@@ -56,6 +59,7 @@ impl Refusal {
         match self {
             Self::ModelFull | Self::ActivatorFull => StatusCode::TOO_MANY_REQUESTS,
             Self::ClientDeadline => StatusCode::GATEWAY_TIMEOUT,
+            Self::CutOff => StatusCode::BAD_REQUEST,
             Self::Broken => StatusCode::BAD_GATEWAY,
             Self::NoPod | Self::HeldTooLong | Self::Draining | Self::Gone | Self::Unreachable => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -66,8 +70,9 @@ impl Refusal {
     /// gRPC's number for it.
     pub fn grpc(self) -> u8 {
         match self {
-            // RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, UNAVAILABLE.
+            // RESOURCE_EXHAUSTED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, UNAVAILABLE.
             Self::ModelFull | Self::ActivatorFull => 8,
+            Self::CutOff => 3,
             Self::ClientDeadline => 4,
             _ => 14,
         }
@@ -75,7 +80,7 @@ impl Refusal {
 
     /// Whether the same request may succeed later, and nothing of it was sent.
     fn may_retry(self) -> bool {
-        !matches!(self, Self::Broken | Self::ClientDeadline | Self::Gone)
+        !matches!(self, Self::Broken | Self::CutOff | Self::ClientDeadline | Self::Gone)
     }
 
     pub fn answer(self, kind: Kind) -> Response<Answer> {
@@ -121,6 +126,7 @@ mod tests {
             (Refusal::Draining, "503 14 draining retry"),
             (Refusal::Gone, "503 14 gone"),
             (Refusal::Unreachable, "503 14 unreachable retry"),
+            (Refusal::CutOff, "400 3 cut-off"),
             (Refusal::Broken, "502 14 broken"),
         ];
         for (refusal, golden) in all {

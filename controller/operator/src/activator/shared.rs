@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections of clients. Those that come beyond wait to be accepted. With one to a pod for
-/// each, half of the file descriptors that a container usually has.
+/// Connections of clients. Those that come beyond wait to be accepted.
 const MAX_CONNECTIONS: usize = 30_000;
+
+/// Open files that are no connection of a client and none to a pod for it: ports of Models,
+/// probes, the API server, the control port.
+const OTHER_FILES: u64 = 256;
 
 /// See the module.
 pub struct Shared {
@@ -38,6 +42,17 @@ pub struct Threads {
     joins: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Raise the limit of open files as far as this process may, which many containers begin with a
+/// thousand of, and say how many connections fit: each may need one to a pod.
+fn most_connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, the present one counts.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let fit = files.saturating_sub(OTHER_FILES) / 2;
+    usize::try_from(fit).unwrap_or(MAX_CONNECTIONS).clamp(1, MAX_CONNECTIONS)
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -46,7 +61,7 @@ impl Shared {
             held: AtomicU32::new(0),
             draining: CancellationToken::new(),
             urgent: watch::Sender::new(0),
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            places: Arc::new(Semaphore::new(most_connections())),
             connections: TaskTracker::new(),
             threads: threads.handles.clone(),
             next: AtomicUsize::new(0),

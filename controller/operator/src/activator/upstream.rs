@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 
+use super::body::Outgoing;
 use super::pod::Pod;
 
 /// Longest wait for a connection: pods are a network away, not a continent.
@@ -41,19 +42,19 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 #[derive(Default)]
 pub struct Pool {
     idle: Mutex<Vec<Idle>>,
-    shared: Mutex<Option<http2::SendRequest<Incoming>>>,
+    shared: Mutex<Option<http2::SendRequest<Outgoing>>>,
     /// Held while the shared one is opened, so that it is opened once.
     opening: tokio::sync::Mutex<()>,
 }
 
 struct Idle {
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<Outgoing>,
     since: Instant,
 }
 
 /// A connection that is in use, for HTTP/1.1.
 pub struct Lease {
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<Outgoing>,
     pod: Arc<Pod>,
     thread: usize,
 }
@@ -61,9 +62,9 @@ pub struct Lease {
 /// Why there is no answer.
 pub enum SendError {
     /// No connection: nothing was sent.
-    Connect { request: Request<Incoming>, error: io::Error },
+    Connect { request: Request<Outgoing>, error: io::Error },
     /// The connection ended before anything was sent.
-    Unsent(Request<Incoming>),
+    Unsent(Request<Outgoing>),
     /// Something may have been sent.
     Broken(hyper::Error),
 }
@@ -72,7 +73,7 @@ pub enum SendError {
 pub async fn send(
     pod: &Arc<Pod>,
     thread: usize,
-    request: Request<Incoming>,
+    request: Request<Outgoing>,
 ) -> Result<(Response<Incoming>, Option<Lease>), SendError> {
     if request.version() == Version::HTTP_2 {
         let mut sender = match pod.pools[thread].shared(pod.address).await {
@@ -94,7 +95,7 @@ pub async fn send(
     Ok((answer, Some(lease)))
 }
 
-fn unsent(mut error: hyper::client::conn::TrySendError<Request<Incoming>>) -> SendError {
+fn unsent(mut error: hyper::client::conn::TrySendError<Request<Outgoing>>) -> SendError {
     match error.take_message() {
         Some(request) => SendError::Unsent(request),
         None => SendError::Broken(error.into_error()),
@@ -116,7 +117,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// A new connection for HTTP/1.1.
-async fn open(address: SocketAddr) -> io::Result<http1::SendRequest<Incoming>> {
+async fn open(address: SocketAddr) -> io::Result<http1::SendRequest<Outgoing>> {
     let stream = connect(address).await?;
     let opened = http1::Builder::new().handshake(TokioIo::new(stream)).await;
     let (sender, connection) = opened.map_err(io::Error::other)?;
@@ -133,7 +134,7 @@ async fn open(address: SocketAddr) -> io::Result<http1::SendRequest<Incoming>> {
 
 impl Pool {
     /// An idle connection that is still open.
-    fn take(&self) -> Option<http1::SendRequest<Incoming>> {
+    fn take(&self) -> Option<http1::SendRequest<Outgoing>> {
         let mut idle = self.idle.lock();
         while let Some(Idle { sender, since }) = idle.pop() {
             if since.elapsed() > IDLE_TIMEOUT {
@@ -149,7 +150,7 @@ impl Pool {
     }
 
     /// The connection that all requests over HTTP/2 share.
-    async fn shared(&self, address: SocketAddr) -> io::Result<http2::SendRequest<Incoming>> {
+    async fn shared(&self, address: SocketAddr) -> io::Result<http2::SendRequest<Outgoing>> {
         if let Some(sender) = self.open_shared() {
             return Ok(sender);
         }
@@ -176,7 +177,7 @@ impl Pool {
         Ok(sender)
     }
 
-    fn open_shared(&self) -> Option<http2::SendRequest<Incoming>> {
+    fn open_shared(&self) -> Option<http2::SendRequest<Outgoing>> {
         self.shared.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 }

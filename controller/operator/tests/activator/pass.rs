@@ -89,3 +89,32 @@ async fn traffic_is_divided_by_weight_among_revisions_that_have_pods() {
     let line = format!("wick_activator_answers_total{{{}}} {}", labels("m-2", 200), new.hits());
     stage.until(&line).await;
 }
+
+#[tokio::test]
+async fn small_bodies_that_come_in_pieces_come_back_whole_and_half_ones_do_not() {
+    let (pod, port) = (Upstream::start(), port());
+    let stage = Stage::new(&[("m", whole(port, &[(pod.addr, true)]))]).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: 9\r\n\r\n";
+    let mut stream = TcpStream::connect(at(port)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    for piece in [head, "abc", "def", "ghi"] {
+        stream.write_all(piece.as_bytes()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("abcdefghi"), "{answer}");
+    let mut half = TcpStream::connect(at(port)).await.unwrap();
+    half.write_all(format!("{head}abc").as_bytes()).await.unwrap();
+    stage.until("wick_activator_sent{namespace=\"ns\",model=\"m\"} 1").await;
+    drop(half);
+    stage.until("wick_activator_sent{namespace=\"ns\",model=\"m\"} 0").await;
+    assert_eq!(pod.hits(), 1, "no pod begins what can't be finished");
+    let mut client = H1::connect(at(port)).await;
+    let head = client.send(request(Method::HEAD, "/host", "")).await.unwrap();
+    assert_eq!(
+        (head.status().as_u16(), &head.headers()["content-length"]),
+        (200, &"5".parse().unwrap())
+    );
+    assert_eq!(body(client.get("/host").await.unwrap()).await, "model");
+}

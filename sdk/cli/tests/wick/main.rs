@@ -1,5 +1,6 @@
 //! The real executable, on packages that are made here.
 
+mod activator;
 mod batch;
 mod bench;
 mod bundles;
