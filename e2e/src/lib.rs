@@ -6,12 +6,22 @@
 //! calls. A cluster that exists already, of whatever kind, is used when
 //! `WICK_E2E_KUBECONFIG` names it.
 
+pub mod caller;
 pub mod chart;
 pub mod cluster;
 pub mod distribution;
+pub mod filetype;
 pub mod http;
 pub mod image;
 pub mod kubectl;
 pub mod package;
 pub mod registry;
+pub mod stage;
 pub mod wait;
+
+/// Tell a figure to whoever reads the run's output.
+pub fn say(what: &str) {
+    use std::io::Write as _;
+    // Nobody may be reading.
+    writeln!(std::io::stderr(), "{what}").ok();
+}

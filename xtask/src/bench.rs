@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME [BAR...]`: set up, build, run; the lines go to standard output.
 
 mod registry;
+mod scale;
 mod serving;
 mod shim;
 
@@ -21,6 +22,7 @@ pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     house.set_variables(&mut bench);
     match args.first().map(String::as_str) {
         Some("registry") => registry::run(house, &mut bench),
+        Some("scale") => scale::run(house, &args[1..], &mut bench),
         Some("serving") => serving::run(house, &mut bench),
         Some("shim") => shim::run(house, &mut bench),
         _ => run_it(&mut bench),

@@ -141,7 +141,7 @@ fn cargo_test(house: &House, targets: &[String]) -> anyhow::Result<Command> {
 }
 
 /// The path of this program. If cargo has replaced it since, the new one is as good.
-fn this_program() -> anyhow::Result<PathBuf> {
+pub fn this_program() -> anyhow::Result<PathBuf> {
     let path = env::current_exe().context("find this program")?;
     let path = path.to_string_lossy().into_owned();
     Ok(PathBuf::from(path.trim_end_matches(" (deleted)")))

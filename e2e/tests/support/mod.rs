@@ -1,7 +1,7 @@
 //! What the tests of the shim share: pods as they are needed, images of real packages, and a
 //! request to a real model.
 
-#![allow(dead_code, reason = "each suite uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each suite uses a part of it")]
 
 pub mod machine;
 
@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use wick_e2e::cluster::Cluster;
 use wick_e2e::http::{Answer, Request};
 use wick_e2e::kubectl::Namespace;
+
+pub use wick_e2e::filetype::classify;
+pub use wick_e2e::say;
 
 pub mod claims;
 pub mod node;
@@ -255,36 +258,6 @@ fn mount(container: &mut Value, mount: Value) {
         Some(mounts) => mounts.push(mount),
         None => container["volumeMounts"] = json!([mount]),
     }
-}
-
-/// What Magika says of a text.
-pub fn classify(addr: SocketAddr, text: &str) -> anyhow::Result<String> {
-    let header = json!({
-        "inputs": [{"name": "bytes", "datatype": "UINT8", "shape": [text.len()],
-            "parameters": {"binary_data_size": text.len()}}],
-    })
-    .to_string();
-    let length = header.len().to_string();
-    let body = [header.as_bytes(), text.as_bytes()].concat();
-    let request = Request {
-        method: "POST",
-        path: "/v2/models/filetype/infer",
-        headers: &[("Inference-Header-Content-Length", &length)],
-        body: &body,
-    };
-    let answer = request.send(addr)?;
-    ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
-    let answer: Value = serde_json::from_slice(&answer.body)?;
-    let outputs = answer["outputs"].as_array().context("no outputs")?;
-    let label = outputs.iter().find(|output| output["name"] == "label").context("no label")?;
-    Ok(label["data"][0].as_str().context("no text")?.to_owned())
-}
-
-/// Tell a figure to whoever reads the run's output.
-pub fn say(what: &str) {
-    use std::io::Write as _;
-    // Nobody may be reading.
-    writeln!(std::io::stderr(), "{what}").ok();
 }
 
 /// What the hostile package says when it is told to do something.
