@@ -51,8 +51,8 @@ impl Stage {
         let (repository, _) = reference.rsplit_once(':').context("a reference with a tag")?;
         let pinned = format!("{repository}@{}", self.digest(reference)?);
         let mut tag = self.cluster.ctr()?;
-        let tagged = tag.args(["images", "tag", "--force", reference, &pinned]).status()?;
-        ensure!(tagged.success(), "tag {pinned}");
+        let tagged = tag.args(["images", "tag", "--force", reference, &pinned]).output()?;
+        ensure!(tagged.status.success(), "tag {pinned}");
         Ok(pinned)
     }
 

@@ -1,5 +1,10 @@
-//! What a cold start takes, as far as the activator sees it: until a pod has an address, until it
-//! is ready, until it has answered. And how long requests were held.
+//! What a cold start takes, by phases that follow each other, as the activator sees them. And how long
+//! requests were held.
+//!
+//! ```text
+//!  held ─ decide ─▶ pod made ─ schedule ─▶ has a node ─ sandbox ─▶ has an address
+//!         ─ load ─▶ says that it is ready ─ infer ─▶ first answer
+//! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +16,7 @@ pub const BOUNDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 15.0, 60.0];
 
 /// The phases, in the order in which they follow.
-pub const PHASES: [&str; 3] = ["address", "ready", "answer"];
+pub const PHASES: [&str; 5] = ["decide", "schedule", "sandbox", "load", "infer"];
 
 /// Times by bucket.
 #[derive(Debug, Default)]
@@ -34,8 +39,8 @@ pub struct Cold {
 #[derive(Debug, Clone, Copy)]
 struct Start {
     since: Instant,
-    address: Option<Instant>,
-    ready: Option<Instant>,
+    /// When each phase but the last had ended.
+    ends: [Option<Instant>; PHASES.len() - 1],
 }
 
 // === impl Cold ===
@@ -45,22 +50,29 @@ impl Cold {
     pub fn begin(&self, now: Instant) {
         let mut start = self.start.lock();
         if start.is_none() {
-            *start = Some(Start { since: now, address: None, ready: None });
+            *start = Some(Start { since: now, ends: [None; PHASES.len() - 1] });
             self.on.store(true, Ordering::Release);
         }
     }
 
-    /// There is a pod with an address.
+    /// There is a pod.
+    pub fn made(&self, now: Instant) {
+        self.end(0, now);
+    }
+
+    /// A pod has a node.
+    pub fn placed(&self, now: Instant) {
+        self.end(1, now);
+    }
+
+    /// A pod has an address.
     pub fn address(&self, now: Instant) {
-        self.note(|start| _ = start.address.get_or_insert(now));
+        self.end(2, now);
     }
 
     /// A pod is ready.
     pub fn ready(&self, now: Instant) {
-        self.note(|start| {
-            start.address.get_or_insert(now);
-            start.ready.get_or_insert(now);
-        });
+        self.end(3, now);
     }
 
     /// A pod has answered: the start is over.
@@ -69,12 +81,12 @@ impl Cold {
             return;
         }
         let Some(start) = self.start.lock().take() else { return };
-        let now = Instant::now();
-        let ready = start.ready.unwrap_or(now);
-        let address = start.address.unwrap_or(ready);
-        let times = [address - start.since, ready - address, now - ready];
-        for (phase, time) in self.phases.iter().zip(times) {
-            phase.record(time);
+        let mut before = start.since;
+        let ends = start.ends.into_iter().chain([Some(Instant::now())]);
+        for (phase, end) in self.phases.iter().zip(ends) {
+            let end = end.unwrap_or(before);
+            phase.record(end.saturating_duration_since(before));
+            before = end;
         }
     }
 
@@ -85,11 +97,14 @@ impl Cold {
         }
     }
 
-    fn note(&self, note: impl FnOnce(&mut Start)) {
+    /// A phase has ended, and those before it have, too: what tells of them may be late.
+    fn end(&self, phase: usize, now: Instant) {
         if self.on.load(Ordering::Acquire)
             && let Some(start) = self.start.lock().as_mut()
         {
-            note(start);
+            for end in start.ends.iter_mut().take(phase + 1) {
+                end.get_or_insert(now);
+            }
         }
     }
 }
@@ -126,13 +141,17 @@ mod tests {
         cold.answered();
         cold.begin(start);
         cold.begin(start + Duration::from_secs(9));
+        cold.made(start + Duration::from_millis(20));
         cold.address(start + Duration::from_millis(90));
+        cold.placed(start + Duration::from_millis(99));
         cold.ready(start + Duration::from_millis(90));
         cold.answered();
         cold.answered();
         let seen = cold.phases.each_ref().map(Histogram::read);
-        assert_eq!(seen.each_ref().map(|(counts, _)| *counts.last().unwrap()), [1, 1, 1]);
-        assert!((seen[0].1 - 0.09).abs() < 1e-3 && seen[1].1 == 0.0);
+        assert_eq!(seen.each_ref().map(|(counts, _)| *counts.last().unwrap()), [1; 5]);
+        let [decide, schedule, sandbox, load, _] = seen.map(|(_, sum)| sum);
+        assert!((decide - 0.02).abs() < 1e-3 && (schedule - 0.07).abs() < 1e-3);
+        assert_eq!((sandbox, load), (0.0, 0.0));
         cold.begin(start);
         cold.give_up();
         cold.answered();

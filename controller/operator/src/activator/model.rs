@@ -20,7 +20,7 @@ use super::latency::Counts;
 use super::pod::Pod;
 use super::refusal::Refusal;
 use super::sent::Code;
-use super::table::{ModelName, Route, Share};
+use super::table::{First, ModelName, Route, Share};
 
 /// What a Model's requests do now.
 pub struct Traffic {
@@ -97,7 +97,15 @@ impl Model {
         let mut counted = self.revisions.lock();
         counted.retain(|name, _| route.revisions.iter().any(|share| share.name == *name));
         let mut revisions = Vec::with_capacity(route.revisions.len());
-        for Share { name, weight, pods } in &route.revisions {
+        let now = Instant::now();
+        for Share { name, weight, first, pods } in &route.revisions {
+            if *weight > 0 {
+                match first {
+                    First::None => {}
+                    First::Made => self.cold.made(now),
+                    First::Placed => self.cold.placed(now),
+                }
+            }
             let revision =
                 counted.entry(name.clone()).or_insert_with(|| Arc::new(Revision::new(name)));
             let pods = pods.iter().map(|pod| match known.get(&pod.address) {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wick_api::{Model, ModelStatus, RevisionStatus, Scale};
 
-use super::table::{ModelName, PodAddress, Route, Share, Table};
+use super::table::{First, ModelName, PodAddress, Route, Share, Table};
 use crate::desired::{MODEL_LABEL, PORT, REVISION_LABEL};
 
 /// How long changes are gathered: one of a hundred pods costs a look at all Models, and a held
@@ -49,7 +49,9 @@ struct ModelSeen {
 struct PodSeen {
     model: ModelName,
     revision: String,
-    address: PodAddress,
+    first: First,
+    /// Once its sandbox runs.
+    address: Option<PodAddress>,
 }
 
 /// A client for the cluster that this process is in, or that KUBECONFIG names.
@@ -125,7 +127,7 @@ fn model_seen(model: Model) -> Option<ModelSeen> {
     Some(ModelSeen { status, scale: model.spec.scale })
 }
 
-/// None for a pod that has no address yet, or ends.
+/// None for a pod that ends.
 fn pod_seen(pod: Pod) -> Option<PodSeen> {
     let namespace = pod.metadata.namespace?;
     let labels = pod.metadata.labels?;
@@ -133,18 +135,20 @@ fn pod_seen(pod: Pod) -> Option<PodSeen> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let status = pod.status?;
+    let placed = pod.spec.is_some_and(|spec| spec.node_name.is_some());
+    let status = pod.status.unwrap_or_default();
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
     let conditions = status.conditions.unwrap_or_default();
     let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
     let port = u16::try_from(PORT).ok()?;
-    let address = SocketAddr::new(status.pod_ip?.parse().ok()?, port);
+    let ip = status.pod_ip.and_then(|ip| ip.parse().ok());
     Some(PodSeen {
         model: ModelName { namespace, name: name.clone() },
         revision: revision.clone(),
-        address: PodAddress { address, ready },
+        first: if placed { First::Placed } else { First::Made },
+        address: ip.map(|ip| PodAddress { address: SocketAddr::new(ip, port), ready }),
     })
 }
 
@@ -205,9 +209,11 @@ impl Seen {
         if !self.models.complete || !self.pods.complete {
             return None;
         }
-        let mut pods: BTreeMap<(&ModelName, &str), Vec<PodAddress>> = BTreeMap::new();
+        let mut pods: BTreeMap<(&ModelName, &str), (First, Vec<PodAddress>)> = BTreeMap::new();
         for pod in self.pods.known.values() {
-            pods.entry((&pod.model, &pod.revision)).or_default().push(pod.address);
+            let (first, addresses) = pods.entry((&pod.model, &pod.revision)).or_default();
+            *first = pod.first.max(*first);
+            addresses.extend(pod.address);
         }
         let models = self.models.known.iter().filter_map(|(name, seen)| {
             let of = |revision: &str| pods.get(&(name, revision)).cloned().unwrap_or_default();
@@ -217,15 +223,14 @@ impl Seen {
     }
 }
 
-fn route(seen: &ModelSeen, pods: impl Fn(&str) -> Vec<PodAddress>) -> Option<Route> {
+fn route(seen: &ModelSeen, pods: impl Fn(&str) -> (First, Vec<PodAddress>)) -> Option<Route> {
     let status = &seen.status;
     let activator = status.activator.as_ref()?;
     let weight = |one: &RevisionStatus| u8::try_from(one.weight.clamp(0, 100)).unwrap_or(100);
     let shares = [&status.active, &status.candidate].into_iter().flatten();
-    let share = |one: &RevisionStatus| Share {
-        name: one.name.clone(),
-        weight: weight(one),
-        pods: pods(&one.name),
+    let share = |one: &RevisionStatus| {
+        let (first, pods) = pods(&one.name);
+        Share { name: one.name.clone(), weight: weight(one), first, pods }
     };
     let mut revisions: Vec<Share> = shares.map(share).collect();
     // All of nothing goes to the active one, which is first.

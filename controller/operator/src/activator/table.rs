@@ -49,8 +49,23 @@ pub struct Share {
     pub name: String,
     /// Of all weights' sum. 0: none.
     pub weight: u8,
+    /// How far its first pod is.
+    #[serde(default)]
+    pub first: First,
     #[serde(default)]
     pub pods: Vec<PodAddress>,
+}
+
+/// How far the furthest pod of a revision is on its way to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum First {
+    /// There is none.
+    #[default]
+    None,
+    Made,
+    /// It has a node.
+    Placed,
 }
 
 /// A pod that has an address.

@@ -43,7 +43,7 @@ async fn of_500_requests_at_once_to_a_cold_model_none_is_lost() {
     assert!(most <= 32, "{most} at once are more than a worker's queue may take");
     stage.until(NONE_HELD).await;
     let (_, metrics) = stage.control("/metrics").await;
-    for phase in ["address", "ready", "answer"] {
+    for phase in ["decide", "schedule", "sandbox", "load", "infer"] {
         let line = format!(
             "wick_activator_cold_start_seconds_count{{namespace=\"ns\",model=\"m\",phase=\"{phase}\"}} 1"
         );

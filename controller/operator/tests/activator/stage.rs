@@ -10,7 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use wick_operator::activator::table::{ModelName, PodAddress, Route, Share, Table};
+use wick_operator::activator::table::{First, ModelName, PodAddress, Route, Share, Table};
 use wick_operator::activator::{Activator, Settings};
 
 /// Longer than anything takes that works.
@@ -82,7 +82,7 @@ pub fn at(port: u16) -> SocketAddr {
 
 pub fn share(name: &str, weight: u8, pods: &[(SocketAddr, bool)]) -> Share {
     let pods = pods.iter().map(|&(address, ready)| PodAddress { address, ready });
-    Share { name: name.to_owned(), weight, pods: pods.collect() }
+    Share { name: name.to_owned(), weight, first: First::Placed, pods: pods.collect() }
 }
 
 pub fn route(port: u16, revisions: Vec<Share>) -> Route {

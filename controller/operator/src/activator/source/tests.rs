@@ -106,3 +106,25 @@ fn a_new_list_replaces_what_was_known_only_when_it_is_whole() {
     seen.models.apply(Event::<Model>::InitDone, name_of, model_seen);
     assert_eq!(seen.table().unwrap().models.first_key_value().unwrap().0.name, "n");
 }
+
+#[test]
+fn a_pod_is_known_before_it_has_an_address() {
+    let mut seen = seen();
+    let mut status = json!({"active": revision("m-1", 100)});
+    status["activator"] = json!({"port": 20000, "hold": true, "close": false});
+    seen.models.apply(Event::Apply(model("m", status)), name_of, model_seen);
+    let first = |seen: &Seen| {
+        let table = seen.table().unwrap();
+        table.models.first_key_value().unwrap().1.revisions[0].first
+    };
+    assert_eq!(first(&seen), First::None);
+    let mut made = pod("p", "m-1", json!({}));
+    seen.pods.apply(Event::Apply(made.clone()), name_of, pod_seen);
+    assert_eq!(first(&seen), First::Made);
+    made.spec = serde_json::from_value(json!({"nodeName": "n", "containers": []})).unwrap();
+    seen.pods.apply(Event::Apply(made.clone()), name_of, pod_seen);
+    assert_eq!(first(&seen), First::Placed);
+    assert_eq!(shares(&seen)[0].2, Vec::<String>::new());
+    seen.pods.apply(Event::Delete(made), name_of, pod_seen);
+    assert_eq!(first(&seen), First::None);
+}
