@@ -217,9 +217,9 @@ impl Job {
         };
         let Stdio { ends, kept } = stdio.context("open the container's streams")?;
         let (ours, theirs) = Channel::pair().context("make a channel")?;
-        let executable = match self.kind {
-            Kind::Sandbox => host::own_executable()?,
-            Kind::Wasm | Kind::Ordinary => tools.host.executable()?.file()?,
+        let executable = match self.plan.pauses {
+            true => host::own_executable()?,
+            false => tools.host.executable()?.file()?,
         };
         let channel = theirs.stream().try_clone().context("duplicate the channel")?.into();
         drop(theirs);
@@ -239,9 +239,9 @@ impl Job {
 
     /// What `ps` shows.
     fn args(&self) -> Vec<CString> {
-        let words: &[&str] = match self.kind {
-            Kind::Sandbox => &["wick-pause", pause::ARGUMENT, &self.request.id],
-            Kind::Wasm | Kind::Ordinary => &["wick", "worker"],
+        let words: &[&str] = match self.plan.pauses {
+            true => &["wick-pause", pause::ARGUMENT, &self.request.id],
+            false => &["wick", "worker"],
         };
         // A word with a zero byte can't be one of ours.
         words.iter().map(|word| CString::new(*word).unwrap_or_default()).collect()
@@ -280,7 +280,7 @@ impl Job {
 
     fn pause_order(&self) -> Option<PauseOrder> {
         let order = &self.plan.order;
-        (self.kind == Kind::Sandbox).then(|| PauseOrder {
+        self.plan.pauses.then(|| PauseOrder {
             version: VERSION,
             rootfs: order.rootfs.clone(),
             hostname: order.hostname.clone().filter(|_| self.plan.names_its_host()),

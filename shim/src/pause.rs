@@ -1,7 +1,8 @@
 //! The pod's pause process: the same executable, called with `pause`. It holds the pod's
 //! namespaces open, reaps what is orphaned when it is the first process of a shared pid
 //! namespace, and ends at SIGTERM. It sees an empty file system and has no rights, because in
-//! a pod that shares processes every container sees it.
+//! a pod that shares processes every container sees it. A container that only keeps its image on
+//! the node is such a process, too.
 #![allow(unsafe_code, reason = "prctl, capset and waiting for a signal have no safe binding")]
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! ```text
 //!  Spec + Facts ──▶ kind ── ordinary ──▶ runc
 //!                    ├──── sandbox ───▶ Plan (pause)
-//!                    └──── wasm ──────▶ Plan (worker)
+//!                    └──── wasm ──────▶ Plan (worker, or pause to keep an image)
 //! ```
 //!
 //! It reads no file and starts nothing. Docs: docs/shim.md lists what is honoured, refused
@@ -71,6 +71,9 @@ pub struct Plan {
     pub asked: Asked,
     /// The annotation asks for backends whatever the package says.
     pub wants_backends: bool,
+    /// The process is one that only waits: the pod's own, or that of a package which is to be
+    /// there and not to run.
+    pub pauses: bool,
 }
 
 /// Programs of the node that the spec wants to be run.
@@ -154,6 +157,7 @@ pub fn plan(kind: Kind, spec: &Spec, facts: &Facts) -> Result<Plan, Refusals> {
                     envelope: settings.signature,
                 },
                 wants_backends: settings.wants_backends,
+                pauses: kind == Kind::Sandbox || settings.prefetch,
             })
         }
         _ => Err(Refusals(refusals)),

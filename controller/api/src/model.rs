@@ -146,7 +146,7 @@ pub struct PackageSource {
     pub signature: Signature,
 }
 
-/// Signatures of an image. What is not given is looked for at the registry.
+/// Signatures of an image. Where there are keys or a tag, the registry is asked for what is not given.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Signature {

@@ -37,6 +37,7 @@ pub enum Reason {
     LostReadiness,
     Aborted,
     Undone,
+    UpdateUnsigned,
     EndpointsNotWritten,
     NoMetrics,
 }
@@ -61,7 +62,7 @@ const fn line(
 }
 
 /// In the order of `Reason`, which a test checks.
-static TABLE: [Line; 22] = [
+static TABLE: [Line; 23] = [
     line(Reason::Serving, "Serving", Ready, True, "pods are ready"),
     line(Reason::Cold, "Cold", Ready, True, "no pod runs; the next request starts one"),
     line(Reason::Starting, "Starting", Ready, False, "the first pod is starting"),
@@ -136,6 +137,13 @@ static TABLE: [Line; 22] = [
     ),
     line(Reason::Aborted, "Aborted", Degraded, True, "somebody aborted the rollout"),
     line(Reason::Undone, "Undone", Degraded, True, "somebody went back to an older revision"),
+    line(
+        Reason::UpdateUnsigned,
+        "UpdateUnsigned",
+        Degraded,
+        True,
+        "none of `spec.package.signature.keys` signed the new image, so the one before stays",
+    ),
     line(
         Reason::EndpointsNotWritten,
         "EndpointsNotWritten",

@@ -48,6 +48,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use control::Control;
+pub use listener::everywhere;
 use models::{Keeper, Models};
 use shared::{Shared, Threads};
 use table::Table;

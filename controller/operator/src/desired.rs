@@ -1,6 +1,6 @@
 //! The objects that a Model needs: a Deployment and a ControllerRevision for each revision, one
 //! Service with EndpointSlices that the operator writes itself, and where the spec asks for them
-//! autoscalers and a disruption budget. They are applied server-side with one field manager, so
+//! autoscalers, a disruption budget, and DaemonSets that keep images on nodes. They are applied server-side with one field manager, so
 //! each holds exactly the fields that are the operator's business.
 //!
 //! A Deployment never says how many pods it has. That goes through its `scale` subresource: it
@@ -9,18 +9,19 @@
 
 mod network;
 mod pod;
+mod prefetch;
 mod workload;
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::Value;
-use wick_api::{Model, ModelSpec};
+use wick_api::{Model, ModelSpec, PrefetchPolicy};
 
-use crate::revision::Revision;
+use crate::revision::{Revision, RevisionName};
 pub use network::{PodEndpoint, Target};
 
 /// Who writes the objects; the field manager of every apply.
@@ -50,6 +51,8 @@ pub struct Wanted<'a> {
     pub model: &'a Model,
     /// Those that are kept, the active one among them.
     pub revisions: &'a [Revision],
+    /// Those of them that get requests now or next.
+    pub current: &'a [RevisionName],
     /// Where requests go.
     pub target: &'a Target,
 }
@@ -59,6 +62,7 @@ pub struct Wanted<'a> {
 pub enum Object {
     ControllerRevision(ControllerRevision),
     Deployment(Box<Deployment>),
+    DaemonSet(Box<DaemonSet>),
     Service(Service),
     EndpointSlice(EndpointSlice),
     HorizontalPodAutoscaler(HorizontalPodAutoscaler),
@@ -85,6 +89,10 @@ pub fn objects(wanted: &Wanted<'_>) -> Vec<Object> {
         objects.push(Object::Deployment(Box::new(deployment)));
         let scaler = workload::autoscaler(&owner, revision);
         objects.extend(scaler.map(Object::HorizontalPodAutoscaler));
+        let ahead = owner.spec().prefetch.policy == PrefetchPolicy::Always;
+        if ahead && wanted.current.contains(&revision.name) {
+            objects.push(Object::DaemonSet(Box::new(prefetch::keepers(&owner, revision))));
+        }
     }
     let budget = workload::budget(&owner);
     objects.extend(budget.map(Object::PodDisruptionBudget));
@@ -98,6 +106,7 @@ impl Object {
         match self {
             Self::ControllerRevision(_) => "ControllerRevision",
             Self::Deployment(_) => "Deployment",
+            Self::DaemonSet(_) => "DaemonSet",
             Self::Service(_) => "Service",
             Self::EndpointSlice(_) => "EndpointSlice",
             Self::HorizontalPodAutoscaler(_) => "HorizontalPodAutoscaler",
@@ -109,6 +118,7 @@ impl Object {
         let metadata = match self {
             Self::ControllerRevision(object) => &object.metadata,
             Self::Deployment(object) => &object.metadata,
+            Self::DaemonSet(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::HorizontalPodAutoscaler(object) => &object.metadata,
@@ -122,6 +132,7 @@ impl Object {
         let value = match self {
             Self::ControllerRevision(object) => serde_json::to_value(object),
             Self::Deployment(object) => serde_json::to_value(object),
+            Self::DaemonSet(object) => serde_json::to_value(object),
             Self::Service(object) => serde_json::to_value(object),
             Self::EndpointSlice(object) => serde_json::to_value(object),
             Self::HorizontalPodAutoscaler(object) => serde_json::to_value(object),

@@ -19,5 +19,6 @@ pub mod path;
 pub mod revision;
 pub mod rollout;
 pub mod shell;
+pub mod signature;
 pub mod time;
 pub mod turn;

@@ -57,6 +57,8 @@ pub struct Settings {
     pub namespace: String,
     /// Who it is, among several operators.
     pub identity: String,
+    /// Whether that is the name of its pod, in its own namespace.
+    pub is_pod: bool,
     /// The only namespace whose Models it acts for. None: all.
     pub only: Option<String>,
     /// For health and metrics.
@@ -102,8 +104,7 @@ pub async fn run(
     let (queue, changes) = queue::queue();
     let scope = Scope { namespace: settings.only.as_deref(), own: &settings.namespace };
     let cluster = Cluster::watch(&client, &scope, &queue, &mut tasks);
-    let mut election =
-        Election::new(client.clone(), &settings.namespace, LEASE, &settings.identity);
+    let mut election = Election::new(client.clone(), LEASE, &settings);
     let mut stop = std::pin::pin!(stop);
     // Nothing is lost if any of these is dropped: the Lease runs out by itself.
     tokio::select! {

@@ -95,6 +95,8 @@ pub enum Unknown {
 pub struct Turn {
     /// Revisions whose objects must be there.
     pub revisions: Vec<Revision>,
+    /// Those of them that get requests now or next.
+    pub current: Vec<RevisionName>,
     /// Revisions whose objects must go.
     pub gone: Vec<RevisionName>,
     pub target: Target,
@@ -184,6 +186,7 @@ impl Memory {
         let next = [action.next, state.due(&settings), tick].into_iter().flatten().min();
         Turn {
             revisions,
+            current: state.active.iter().chain(state.candidate()).cloned().collect(),
             gone,
             target,
             replicas,

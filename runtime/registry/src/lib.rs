@@ -13,6 +13,7 @@
 //! nothing of Kubernetes and MQTT, and nothing of what a signature says: it carries them.
 
 mod api;
+mod beside;
 mod bundle;
 mod challenge;
 mod client;
@@ -35,6 +36,7 @@ mod store;
 mod tokens;
 mod transport;
 
+pub use beside::Beside;
 pub use bundle::{Bundle, BundleError, Bundled};
 pub use client::Registry;
 pub use copy::Copied;

@@ -255,7 +255,7 @@ impl Registry {
     }
 
     /// Get an artifact with its blobs; none if it is gone, large, or another image's.
-    async fn bring(
+    pub(crate) async fn bring(
         &self,
         at: &Repository,
         image: Digest,

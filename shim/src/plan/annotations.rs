@@ -10,8 +10,8 @@ use wick_sandbox::order::Settings;
 use super::Refusal;
 
 const PREFIX: &str = "wick.dev/";
-const KNOWN: [&str; 8] =
-    ["addr", "backends", "drain", "linger", "log", "network", "ordinary", "signature"];
+const KNOWN: [&str; 9] =
+    ["addr", "backends", "drain", "linger", "log", "network", "ordinary", "prefetch", "signature"];
 
 /// Longest text of one annotation, but for a signature's envelope.
 const MAX_LENGTH: usize = 4096;
@@ -24,6 +24,8 @@ const MAX_DESTINATIONS: usize = 64;
 pub struct Wishes {
     pub settings: Settings,
     pub wants_backends: bool,
+    /// The image shall be there, and its package not be run.
+    pub prefetch: bool,
     /// The envelope with the image's signatures, as it was written.
     pub signature: Option<String>,
 }
@@ -65,13 +67,8 @@ fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
         "log" => settings.log = Some(filter(value)?),
         "drain" => settings.drain_ms = Some(duration(value)?),
         "linger" => settings.linger_ms = Some(duration(value)?),
-        "backends" => {
-            wishes.wants_backends = match value {
-                "true" => true,
-                "false" => false,
-                _ => return Err(format!("`{value}` is neither `true` nor `false`")),
-            };
-        }
+        "backends" => wishes.wants_backends = flag(value)?,
+        "prefetch" => wishes.prefetch = flag(value)?,
         // Only a policy reads it.
         "signature" => wishes.signature = Some(value.to_owned()),
         // Names side-cars, for the admission policy alone.
@@ -82,6 +79,10 @@ fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn flag(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("`{value}` is neither `true` nor `false`"))
 }
 
 fn destinations(value: &str) -> Result<Vec<String>, String> {

@@ -137,6 +137,22 @@ fn an_annotation_for_one_container_beats_the_one_for_all() {
 }
 
 #[test]
+fn a_package_that_is_only_to_be_there_is_checked_and_not_run() {
+    let of = |value: &str| {
+        plan(Kind::Wasm, &changed(&[("/annotations/wick.dev~1prefetch", json!(value))]), &facts())
+    };
+    let kept = of("true").unwrap();
+    assert!(kept.pauses);
+    // What it would be run with is what is compiled for.
+    assert_eq!(kept.order.args, ["/wick.toml"]);
+    assert_eq!(kept.asked.image.as_deref(), Some("registry.local/filetype:1.2.0"));
+    assert!(!of("false").unwrap().pauses);
+    assert!(!plan(Kind::Wasm, &changed(&[]), &facts()).unwrap().pauses);
+    assert!(plan(Kind::Sandbox, &changed(&[]), &facts()).unwrap().pauses);
+    assert_eq!(of("yes").map(drop).unwrap_err().0[0].field, "annotation wick.dev/prefetch");
+}
+
+#[test]
 fn an_envelope_may_be_longer_than_other_annotations() {
     let of = |annotation: &str, length: usize| {
         let path = format!("/annotations/wick.dev~1{annotation}");

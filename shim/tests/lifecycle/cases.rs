@@ -20,6 +20,7 @@ pub const ALL: &[Case] = &[
     ("what is written arrives, the last partial line too", output),
     ("a pod shares its sandbox's namespaces and one shim", pod),
     ("a pod can share its processes", shared_processes),
+    ("an image that is only to be there is kept by next to nothing", kept),
     ("a worker gets its channel, its streams and nothing else", inheritance),
     ("a paused container stands still", paused),
     ("new limits are set in place", updated),
@@ -236,6 +237,34 @@ fn shared_processes() {
     assert_eq!(shim.wait("d"), 4);
     shim.delete("d").unwrap();
     shim.delete("s").unwrap();
+    shim.shutdown();
+}
+
+fn kept() {
+    let containerd = Containerd::new();
+    let file = containerd.folder.path().join("told");
+    let mut spec = spec::wasm("k", &["tell", &file.display().to_string()]);
+    spec["annotations"] = json!({"wick.dev/prefetch": "true"});
+    spec["process"]["user"] = json!({"uid": 65_532, "gid": 65_532});
+    // What the operator gives such a pod.
+    spec["linux"]["resources"]["memory"]["limit"] = json!(16 << 20);
+    let shim = containerd.start("k", &spec);
+    let pid = shim.create("k").unwrap();
+    shim.run("k").unwrap();
+    let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(name.starts_with("wick-pause\0"), "{name}");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let of = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!([of("Uid:"), of("CapEff:"), of("NoNewPrivs:")], ["65532", "0000000000000000", "1"]);
+    let own: u32 = of("RssAnon:").parse().unwrap();
+    assert!(own < 1024, "{own} KiB");
+    shim.kill("k", 15).unwrap();
+    assert_eq!(shim.wait("k"), 0);
+    shim.delete("k").unwrap();
+    assert!(!file.exists(), "the package ran");
     shim.shutdown();
 }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +42,20 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// How many connections may wait to be accepted: a burst of new clients to a cold model.
 const BACKLOG: u32 = 4096;
+
+/// The address that stands for all of this machine's: that of IPv6, by which IPv4 comes too; that of
+/// IPv4 where the kernel has no other.
+pub fn everywhere() -> IpAddr {
+    every(|address| std::net::TcpListener::bind((address, 0)).map(drop))
+}
+
+fn every(try_bind: impl Fn(IpAddr) -> io::Result<()>) -> IpAddr {
+    let six = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match try_bind(six) {
+        Ok(()) => six,
+        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
 
 /// Listen at an address.
 ///
@@ -204,5 +218,20 @@ impl Asked {
             // The Model is no more, and said so before.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_ipv6_is_listened_on_by_ipv4() {
+        let without = |address: IpAddr| match address {
+            IpAddr::V4(_) => Ok(()),
+            IpAddr::V6(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        assert_eq!(every(without).to_string(), "0.0.0.0");
+        assert_eq!(every(|_| Ok(())).to_string(), "::");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_all};
 use kube::{Api, Client, ResourceExt as _};
@@ -62,11 +63,11 @@ pub async fn client() -> Result<Client, kube::Error> {
     Client::try_default().await
 }
 
-/// Follow the API server until this is dropped.
-pub async fn follow(client: Client, table: watch::Sender<Table>) {
-    let models: Api<Model> = Api::all(client.clone());
+/// Follow the API server until this is dropped: one namespace, or all.
+pub async fn follow(client: Client, only: Option<String>, table: watch::Sender<Table>) {
+    let models: Api<Model> = objects(&client, only.as_deref());
     let models = watch_all(models, watcher::Config::default()).default_backoff();
-    let pods: Api<Pod> = Api::all(client);
+    let pods: Api<Pod> = objects(&client, only.as_deref());
     let pods = watch_all(pods, watcher::Config::default().labels(MODEL_LABEL)).default_backoff();
     let (mut models, mut pods) = (models.into_stream().boxed(), pods.into_stream().boxed());
     let mut seen = Seen::default();
@@ -103,6 +104,16 @@ pub async fn follow(client: Client, table: watch::Sender<Table>) {
         if changed && due.is_none() {
             due = Some(Instant::now() + GATHER);
         }
+    }
+}
+
+fn objects<K>(client: &Client, only: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     }
 }
 

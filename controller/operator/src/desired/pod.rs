@@ -18,7 +18,7 @@ use super::{Owner, PORT, PORT_NAME, RUNTIME_CLASS};
 use crate::revision::{Revision, Template};
 
 /// The name of the one container.
-const CONTAINER: &str = "model";
+pub const CONTAINER: &str = "model";
 
 /// A user that owns nothing; the worker needs none in particular.
 const USER: i64 = 65_532;
@@ -27,7 +27,7 @@ const USER: i64 = 65_532;
 const TERMINATION_SECONDS: i64 = 30;
 
 /// Annotations that the shim reads; it refuses those that it does not know.
-const SIGNATURE: &str = "wick.dev/signature";
+pub const SIGNATURE: &str = "wick.dev/signature";
 const NETWORK: &str = "wick.dev/network";
 
 pub fn metadata(owner: &Owner<'_>, revision: &Revision) -> ObjectMeta {
@@ -48,31 +48,18 @@ pub fn metadata(owner: &Owner<'_>, revision: &Revision) -> ObjectMeta {
 pub fn spec(owner: &Owner<'_>, revision: &Revision) -> PodSpec {
     let template = &revision.template;
     let scheduling = &template.scheduling;
-    let secrets = template.image_pull_secrets.iter();
     PodSpec {
         runtime_class_name: Some(RUNTIME_CLASS.to_owned()),
         enable_service_links: Some(false),
         automount_service_account_token: Some(false),
         service_account_name: template.service_account_name.clone(),
-        image_pull_secrets: some(
-            secrets.map(|secret| LocalObjectReference { name: secret.name.clone() }).collect(),
-        ),
+        image_pull_secrets: pull_secrets(template),
         containers: vec![container(template)],
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                ..SeccompProfile::default()
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(pod_security()),
         termination_grace_period_seconds: Some(TERMINATION_SECONDS),
         resource_claims: some(template.devices.iter().map(pod_claim).collect()),
-        node_selector: (!scheduling.node_selector.is_empty())
-            .then(|| scheduling.node_selector.clone()),
-        tolerations: some(scheduling.tolerations.iter().map(toleration).collect()),
+        node_selector: node_selector(template),
+        tolerations: tolerations(template),
         topology_spread_constraints: some(spread(owner, revision)),
         priority_class_name: scheduling.priority_class_name.clone(),
         ..PodSpec::default()
@@ -96,16 +83,33 @@ fn container(template: &Template) -> Container {
         readiness_probe: Some(Probe { period_seconds: Some(1), ..probe("/v2/health/ready") }),
         // Serves as long as the process answers, also while the model loads.
         liveness_probe: Some(Probe { period_seconds: Some(10), ..probe("/v2/health/live") }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                ..Capabilities::default()
-            }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(container_security()),
         ..Container::default()
+    }
+}
+
+pub fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+pub fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
+        ..SecurityContext::default()
     }
 }
 
@@ -164,6 +168,20 @@ fn pod_claim(device: &DeviceClaim) -> PodResourceClaim {
         resource_claim_name: device.resource_claim_name.clone(),
         resource_claim_template_name: device.resource_claim_template_name.clone(),
     }
+}
+
+pub fn pull_secrets(template: &Template) -> Option<Vec<LocalObjectReference>> {
+    let secrets = template.image_pull_secrets.iter();
+    some(secrets.map(|secret| LocalObjectReference { name: secret.name.clone() }).collect())
+}
+
+pub fn node_selector(template: &Template) -> Option<BTreeMap<String, String>> {
+    let selector = &template.scheduling.node_selector;
+    (!selector.is_empty()).then(|| selector.clone())
+}
+
+pub fn tolerations(template: &Template) -> Option<Vec<Toleration>> {
+    some(template.scheduling.tolerations.iter().map(toleration).collect())
 }
 
 fn toleration(wanted: &wick_api::Toleration) -> Toleration {

@@ -23,7 +23,8 @@ fn revision(model: &Model) -> Revision {
 fn all(spec: Value, target: &Target) -> Vec<Value> {
     let model = model(spec);
     let revision = revision(&model);
-    let wanted = Wanted { model: &model, revisions: &[revision], target };
+    let current = [revision.name.clone()];
+    let wanted = Wanted { model: &model, revisions: &[revision], current: &current, target };
     objects(&wanted).iter().map(Object::to_value).collect()
 }
 
@@ -106,11 +107,13 @@ fn what_a_model_says_about_its_pods_is_in_them() {
 /// The shim refuses annotations `wick.dev/…` of a pod that it does not know.
 #[test]
 fn pods_have_only_annotations_that_the_shim_knows() {
-    let model = model(json!({"network": ["a.example:1"]}));
+    let model = model(json!({"network": ["a.example:1"], "prefetch": {"policy": "Always"}}));
     let mut revision = revision(&model);
     revision.found = Some("{}".to_owned());
     let target = pods(&[]);
-    let wanted = Wanted { model: &model, revisions: &[revision], target: &target };
+    let current = [revision.name.clone()];
+    let wanted =
+        Wanted { model: &model, revisions: &[revision], current: &current, target: &target };
     let known = include_str!("../../../../docs/shim.md");
     for object in objects(&wanted) {
         let value = object.to_value();
@@ -118,7 +121,7 @@ fn pods_have_only_annotations_that_the_shim_knows() {
         for name in annotations.into_iter().flat_map(serde_json::Map::keys) {
             assert!(known.contains(&format!("| `{name}` |")), "{name}");
         }
-        if value["kind"] == "Deployment" {
+        if matches!(object.kind(), "Deployment" | "DaemonSet") {
             assert_eq!(annotations.map(serde_json::Map::len), Some(2));
         }
     }
@@ -152,6 +155,68 @@ fn an_autoscaler_and_a_budget_are_there_when_they_make_sense() {
         scaler["scaleTargetRef"]["name"],
         kind(&objects, "Deployment")[0]["metadata"]["name"]
     );
+}
+
+#[test]
+fn an_image_is_kept_where_its_pods_may_run_by_pods_that_take_next_to_nothing() {
+    let spec = json!({
+        "env": [{"name": "LINE", "value": "4"}],
+        "network": ["a.example:1"],
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}},
+        "devices": [{"name": "npu", "resourceClaimName": "npu"}],
+        "scheduling": {
+            "nodeSelector": {"kubernetes.io/arch": "arm64"},
+            "tolerations": [{"key": "npu", "operator": "Exists", "effect": "NoSchedule"}],
+            "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname"}],
+        },
+        "serviceAccountName": "models",
+        "imagePullSecrets": [{"name": "registry"}],
+        "prefetch": {"policy": "Always"},
+    });
+    let objects = all(spec, &pods(&[]));
+    let (keepers, answers) = (kind(&objects, "DaemonSet")[0], kind(&objects, "Deployment")[0]);
+    assert_eq!(keepers["metadata"]["name"], answers["metadata"]["name"]);
+    let of = |object: &Value| object["spec"]["template"].clone();
+    let (keeper, answer) = (of(keepers), of(answers));
+    for same in ["nodeSelector", "tolerations", "imagePullSecrets", "serviceAccountName"] {
+        assert_eq!(keeper["spec"][same], answer["spec"][same], "{same}");
+        assert_ne!(keeper["spec"][same], Value::Null, "{same}");
+    }
+    for same in ["runtimeClassName", "securityContext", "automountServiceAccountToken"] {
+        assert_eq!(keeper["spec"][same], answer["spec"][same], "{same}");
+    }
+    assert_eq!(
+        keeper["spec"]["containers"],
+        json!([{
+            "name": "model",
+            "image": answer["spec"]["containers"][0]["image"],
+            "imagePullPolicy": "IfNotPresent",
+            "resources": {
+                "requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"memory": "16Mi"},
+            },
+            "securityContext": answer["spec"]["containers"][0]["securityContext"],
+        }])
+    );
+    assert_eq!(keeper["spec"].get("resourceClaims"), None, "it holds no device");
+    assert_eq!(keeper["metadata"]["annotations"], json!({"wick.dev/prefetch": "true"}));
+    // Nobody who looks for pods that answer finds it.
+    let labels = keeper["metadata"]["labels"].as_object().unwrap();
+    assert!(!labels.contains_key(MODEL_LABEL) && !labels.contains_key(REVISION_LABEL));
+    let selector = keepers["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    assert!(selector.iter().all(|(name, value)| labels[name] == *value), "{selector:?}");
+}
+
+#[test]
+fn only_images_that_are_wanted_now_or_next_are_kept() {
+    let kept = |policy: &str, current: bool| {
+        let model = model(json!({"prefetch": {"policy": policy}}));
+        let (revision, target) = (revision(&model), pods(&[]));
+        let current = if current { vec![revision.name.clone()] } else { Vec::new() };
+        let revisions = &[revision];
+        let wanted = Wanted { model: &model, revisions, current: &current, target: &target };
+        objects(&wanted).iter().filter(|object| object.kind() == "DaemonSet").count()
+    };
+    assert_eq!((kept("Always", true), kept("Always", false), kept("Never", true)), (1, 0, 0));
 }
 
 #[test]
@@ -207,9 +272,10 @@ fn every_object_belongs_to_its_model_and_says_so() {
     let spec = json!({
         "resources": {"requests": {"cpu": "1"}},
         "scale": {"minReplicas": 2, "horizontalPodAutoscaler": {}},
+        "prefetch": {"policy": "Always"},
     });
     let objects = all(spec, &pods(&["10.0.0.7"]));
-    assert_eq!(objects.len(), 6);
+    assert_eq!(objects.len(), 7);
     for object in objects {
         let metadata = &object["metadata"];
         assert_eq!(metadata["namespace"], "vision", "{object}");

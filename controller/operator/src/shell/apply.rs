@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -69,6 +69,7 @@ impl Writer<'_> {
             match object {
                 Object::ControllerRevision(_) => self.one::<ControllerRevision>(name, &value).await,
                 Object::Deployment(_) => self.one::<Deployment>(name, &value).await,
+                Object::DaemonSet(_) => self.one::<DaemonSet>(name, &value).await,
                 Object::Service(_) => self.one::<Service>(name, &value).await,
                 Object::EndpointSlice(_) => self.one::<EndpointSlice>(name, &value).await,
                 Object::HorizontalPodAutoscaler(_) => {
@@ -104,6 +105,16 @@ impl Writer<'_> {
 
     pub async fn delete_slice(&self, name: &str) -> Result<(), kube::Error> {
         self.delete::<EndpointSlice>(name).await
+    }
+
+    /// Takes away one of the kinds that a Model may do without.
+    pub async fn delete_optional(&self, kind: &str, name: &str) -> Result<(), kube::Error> {
+        match kind {
+            "DaemonSet" => self.delete::<DaemonSet>(name).await,
+            "HorizontalPodAutoscaler" => self.delete::<HorizontalPodAutoscaler>(name).await,
+            "PodDisruptionBudget" => self.delete::<PodDisruptionBudget>(name).await,
+            _ => Ok(()),
+        }
     }
 
     pub async fn status(&self, model: &Model, status: &ModelStatus) -> Result<(), kube::Error> {

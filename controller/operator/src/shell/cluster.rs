@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ResourceExt as _};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, PartialObjectMeta, ResourceExt as _};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource};
@@ -39,6 +41,10 @@ pub struct Cluster {
     slices: Store<EndpointSlice>,
     revisions: Store<ControllerRevision>,
     activators: Store<Pod>,
+    // What a Model may do without, to see what is left of it.
+    keepers: Store<PartialObjectMeta<DaemonSet>>,
+    autoscalers: Store<PartialObjectMeta<HorizontalPodAutoscaler>>,
+    budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
 }
 
 /// Where to look.
@@ -71,12 +77,16 @@ impl Cluster {
             slices: start(every(client, scope), all(&ours), queue, tasks, owner),
             revisions: start(every(client, scope), all(&ours), queue, tasks, owner),
             activators: start(activators, config, queue, tasks, |_: &Pod| None),
+            keepers: start(every(client, scope), all(&ours), queue, tasks, owner),
+            autoscalers: start(every(client, scope), all(&ours), queue, tasks, owner),
+            budgets: start(every(client, scope), all(&ours), queue, tasks, owner),
         }
     }
 
     /// Returns when everything has been read once.
     pub async fn ready(&self) {
-        let Self { models, pods, deployments, slices, revisions, activators } = self;
+        let Self { models, pods, deployments, slices, revisions, activators, .. } = self;
+        let Self { keepers, autoscalers, budgets, .. } = self;
         let _ = tokio::join!(
             models.wait_until_ready(),
             pods.wait_until_ready(),
@@ -84,6 +94,9 @@ impl Cluster {
             slices.wait_until_ready(),
             revisions.wait_until_ready(),
             activators.wait_until_ready(),
+            keepers.wait_until_ready(),
+            autoscalers.wait_until_ready(),
+            budgets.wait_until_ready(),
         );
     }
 
@@ -130,6 +143,14 @@ impl Cluster {
             other && !slice.endpoints.is_empty()
         });
         if elsewhere { Route::Pods } else { Route::Activator }
+    }
+
+    /// What there is of the kinds that a Model may do without, if it is the Model's own.
+    pub fn optional(&self, key: &Key, model: &str) -> Vec<(&'static str, String)> {
+        let mut found = names("DaemonSet", &self.keepers, key, model);
+        found.extend(names("HorizontalPodAutoscaler", &self.autoscalers, key, model));
+        found.extend(names("PodDisruptionBudget", &self.budgets, key, model));
+        found
     }
 
     /// The EndpointSlices of a Model.
@@ -204,6 +225,24 @@ where
     store.state_filter(|object| owner(object).as_ref() == Some(key))
 }
 
+/// Names of objects that belong to a Model, by its uid.
+fn names<K>(
+    kind: &'static str,
+    store: &Store<PartialObjectMeta<K>>,
+    key: &Key,
+    model: &str,
+) -> Vec<(&'static str, String)>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let owned = |object: &PartialObjectMeta<K>| {
+        let mut owners = object.metadata.owner_references.iter().flatten();
+        owners.any(|owner| owner.uid == model)
+    };
+    let all = of(store, key).into_iter().filter(|object| owned(object));
+    all.map(|object| (kind, object.name_any())).collect()
+}
+
 fn seen(pod: &Pod) -> Option<SeenPod> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -245,4 +284,40 @@ fn read(stored: &ControllerRevision) -> Option<Stored> {
     let created = created.map_or(0, |time| u64::try_from(time.0.as_millisecond()).unwrap_or(0));
     let revision = Revision { name, template, found };
     Some(Stored { revision, created: Moment::from_millis(created) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_belongs_to_a_model_is_taken_for_its_own() {
+        let (store, mut writer) = reflector::store::<PartialObjectMeta<DaemonSet>>();
+        let objects = [
+            ("ours", "here", "m", "1-2-3"),
+            // The Model of this name that was before.
+            ("older", "here", "m", "0-0-0"),
+            ("elsewhere", "there", "m", "1-2-3"),
+            ("another", "here", "n", "1-2-3"),
+        ];
+        for (name, namespace, model, owner) in objects {
+            let object = json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {
+                    "name": name, "namespace": namespace, "labels": {MODEL_LABEL: model},
+                    "ownerReferences": [{
+                        "apiVersion": "wick.dev/v1alpha1", "kind": "Model", "name": model,
+                        "uid": owner,
+                    }],
+                },
+            });
+            let object = serde_json::from_value(object).unwrap();
+            writer.apply_watcher_event(&watcher::Event::Apply(object));
+        }
+        let key = Key { namespace: "here".to_owned(), name: "m".to_owned() };
+        let found = names("DaemonSet", &store, &key, "1-2-3");
+        assert_eq!(found, [("DaemonSet", "ours".to_owned())]);
+    }
 }

@@ -190,10 +190,11 @@ impl Operator {
         let demand = demand.unwrap_or_default();
         let sent = demand.sent;
         let compared = compare(model, known, demand, now);
+        let stored = self.cluster.stored(key);
         Sight {
             model,
-            wanted: self.resolver.wanted(key, model, now),
-            stored: self.cluster.stored(key),
+            wanted: self.resolver.wanted(key, model, &stored, now),
+            stored,
             asked: self.cluster.asked(key),
             pods,
             route: self.cluster.route(key, port),
@@ -214,7 +215,8 @@ impl Operator {
         turn: &Turn,
         now: Moment,
     ) -> Result<(), TurnError> {
-        let wanted = Wanted { model, revisions: &turn.revisions, target: &turn.target };
+        let (revisions, current) = (&turn.revisions, &turn.current);
+        let wanted = Wanted { model, revisions, current, target: &turn.target };
         let mut objects = desired::objects(&wanted);
         let slices = self.cluster.slices(writer.key);
         for slice in &slices {
@@ -226,6 +228,12 @@ impl Operator {
                 writer.delete_slice(&name).await?;
             } else if self.differs(writer.key, &turn.target) {
                 known.applied.forget("EndpointSlice", &name);
+            }
+        }
+        for (kind, name) in self.cluster.optional(writer.key, &known.uid) {
+            if !objects.iter().any(|object| object.kind() == kind && object.name() == name) {
+                writer.delete_optional(kind, &name).await?;
+                known.applied.forget(kind, &name);
             }
         }
         // New pods first, and then what leads to them.

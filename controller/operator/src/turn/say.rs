@@ -54,9 +54,11 @@ pub fn status(
         status.address = Some(Address { url: format!("http://{name}.{namespace}.svc") });
     }
     let now = time(now);
-    for (reason, message) in
-        [ready(sight, state, action), progressing(sight, state), degraded(state, action, scale)]
-    {
+    for (reason, message) in [
+        ready(sight, state, action),
+        progressing(sight, state),
+        degraded(sight, action, scale, state),
+    ] {
         status.say(reason, &message, &now, generation);
     }
     status
@@ -145,13 +147,21 @@ fn progressing(sight: &Sight<'_>, state: &State) -> (Reason, String) {
     }
 }
 
-fn degraded(state: &State, action: &path::Action, scale: autoscale::Reason) -> (Reason, String) {
+fn degraded(
+    sight: &Sight<'_>,
+    action: &path::Action,
+    scale: autoscale::Reason,
+    state: &State,
+) -> (Reason, String) {
     let of =
         |name: &RevisionName, reason: Reason| (reason, format!("{name}: {}", reason.meaning()));
-    match (&state.phase, &state.rejected) {
-        (Phase::Held { candidate, reason, .. }, _) => of(candidate, reason.of_model()),
-        (Phase::Late { candidate, .. }, _) => of(candidate, Reason::NeverReady),
-        (_, Some((name, reason))) => of(name, reason.of_model()),
+    match (&state.phase, &state.rejected, &sight.wanted) {
+        (Phase::Held { candidate, reason, .. }, ..) => of(candidate, reason.of_model()),
+        (Phase::Late { candidate, .. }, ..) => of(candidate, Reason::NeverReady),
+        (_, _, Err(Unknown::Unsigned(why))) if state.active.is_some() => {
+            (Reason::UpdateUnsigned, why.clone())
+        }
+        (_, Some((name, reason)), _) => of(name, reason.of_model()),
         _ if action.reason == path::Reason::SliceNotWritten => {
             (Reason::EndpointsNotWritten, String::new())
         }

@@ -81,7 +81,7 @@ spec:
       args:
         - {{ $component }}
         - run
-        {{- with $values.only }}
+        {{- with $root.Values.operator.only }}
         - --only={{ . }}
         {{- end }}
         {{- with $values.extraArgs }}

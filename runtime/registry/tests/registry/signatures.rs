@@ -5,10 +5,10 @@ use serde_json::json;
 use wick_package::Digest;
 use wick_package::oci::{self, Descriptor};
 use wick_package::signature::{Attached, COSIGN_TYPE, PublicKey, cosign_tag};
-use wick_registry::{Store, StoredImage};
+use wick_registry::{Registry, Settings, Store, StoredImage};
 
 use crate::liar::{Act, Liar};
-use crate::support::{Scratch, assert_whole, client, fixture, fixtures, quiet};
+use crate::support::{Scratch, assert_whole, client, fixture, fixtures, quiet, settings};
 
 /// Serve the image that cosign has signed, without its signatures.
 fn signed(scratch: &Scratch, liar: &Liar) -> Digest {
@@ -54,6 +54,19 @@ async fn signatures_under_cosigns_tag_come_with_the_image() {
     let asked = liar.seen_of("blobs/").len();
     assert_eq!(pulled(&liar, &store).await.0, 1);
     assert_eq!(liar.seen_of("blobs/").len(), asked);
+    // Whoever has none of its layers can check it with less.
+    let beside = client().beside(&liar.reference("1"), image).await.unwrap();
+    assert_eq!(beside.documents[0], fixture("index.json"));
+    assert!(beside.documents.len() > 1, "its platforms");
+    let [(manifest, blobs)] = &beside.artifacts[..] else { panic!("{:?}", beside.artifacts) };
+    let payload = Attached::of(manifest, image).unwrap().remove(0);
+    assert!(blobs.iter().any(|blob| Digest::of(blob) == payload.blob().digest));
+    let mirrored = Registry::new(Settings {
+        mirrors: [(liar.addr.to_string(), vec!["127.0.0.1:1".to_owned()])].into(),
+        ..settings()
+    });
+    let mirrored = mirrored.unwrap().beside(&liar.reference("1"), image).await.unwrap();
+    assert_eq!(mirrored.artifacts.len(), 1, "a mirror that is away");
     // And nothing of it is in the way where it is only listed.
     let listed = client().referrers(&liar.reference("1"), image).await.unwrap();
     assert_eq!(listed.len(), 1);

@@ -1,7 +1,7 @@
 //! `wick activator`: takes requests of Models on Kubernetes that have no pod yet, or whose
 //! traffic is split.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wick_operator::activator::table::Table;
-use wick_operator::activator::{Activator, Settings, file, source};
+use wick_operator::activator::{Activator, Settings, everywhere, file, source};
 
 use crate::commands::run::signals::Signals;
 use crate::exit::Exit;
@@ -21,6 +21,9 @@ use crate::quantity;
 
 /// Threads beside those that move bytes: for the API server, the control port and probes.
 const WORKERS: usize = 1;
+
+/// Where the control port is unless told otherwise.
+const CONTROL: u16 = 9090;
 
 /// The activator of Models on Kubernetes
 #[derive(Debug, clap::Args)]
@@ -47,12 +50,15 @@ struct RunArgs {
     /// Read this file, again when it changes, and no API server
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
-    /// Address that Models' ports are listened on
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
-    bind: IpAddr,
-    /// Where health, metrics and the demand of Models are
-    #[arg(long, value_name = "HOST:PORT", default_value = "[::]:9090")]
-    control: SocketAddr,
+    /// Take requests for the Models of this namespace alone; for those of all namespaces otherwise
+    #[arg(long, value_name = "NAMESPACE", env = "WICK_ONLY", conflicts_with = "table")]
+    only: Option<String>,
+    /// Address that Models' ports are listened on; all of this machine's by default
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
+    /// Where health, metrics and the demand of Models are; port 9090 of all addresses by default
+    #[arg(long, value_name = "HOST:PORT")]
+    control: Option<SocketAddr>,
     /// Time that requests have to finish after the first signal
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration)]
     drain: Duration,
@@ -86,13 +92,13 @@ async fn serve(args: &RunArgs, format: Format) -> Outcome<ExitCode> {
                     .caused_by(Some(&error))
                     .help("run it in a pod, set KUBECONFIG, or give --table")
             })?;
-            sources.spawn(source::follow(client, sender));
+            sources.spawn(source::follow(client, args.only.clone(), sender));
         }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = Settings {
-        bind: vec![args.bind],
-        control: args.control,
+        bind: vec![args.bind.unwrap_or_else(everywhere)],
+        control: args.control.unwrap_or_else(|| (everywhere(), CONTROL).into()),
         threads: args.threads.unwrap_or(cores),
         drain: args.drain,
     };

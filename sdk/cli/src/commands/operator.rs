@@ -82,7 +82,8 @@ fn render(args: &RenderArgs, format: Format) -> Outcome {
     for model in &models {
         let revision = revision(model, args.digest).map_err(|failure| failure.about(&args.file))?;
         let target = Target::Pods(Vec::new());
-        let wanted = Wanted { model, revisions: &[revision], target: &target };
+        let current = [revision.name.clone()];
+        let wanted = Wanted { model, revisions: &[revision], current: &current, target: &target };
         objects.extend(desired::objects(&wanted).iter().map(desired::Object::to_value));
     }
     if format == Format::Json {

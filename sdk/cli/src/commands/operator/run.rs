@@ -11,6 +11,9 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::registries::RegistryArgs;
 
+/// Of the environment of every container in a cluster.
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
+
 /// The name of this process where the pod gives none.
 const IDENTITY: &str = "wick-operator";
 
@@ -48,9 +51,11 @@ pub fn run(args: &RunArgs) -> Outcome {
 async fn serve(args: &RunArgs) -> Outcome {
     let client = client().await?;
     let mut signals = Signals::listen()?;
+    let identity = args.identity.clone().unwrap_or_else(identity);
     let settings = Settings {
         namespace: args.namespace.clone(),
-        identity: args.identity.clone().unwrap_or_else(identity),
+        is_pod: is_pod(&identity),
+        identity,
         only: args.only.clone(),
         listen: args.listen,
         registry: args.registries.settings(),
@@ -81,4 +86,9 @@ pub async fn client() -> Outcome<Client> {
 
 fn identity() -> String {
     std::env::var("HOSTNAME").unwrap_or_else(|_| IDENTITY.to_owned())
+}
+
+/// Whether this is a pod of that name. One beside a cluster may be called anything.
+fn is_pod(name: &str) -> bool {
+    std::env::var_os(IN_CLUSTER).is_some() && std::env::var("HOSTNAME").is_ok_and(|it| it == name)
 }
