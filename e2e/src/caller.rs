@@ -52,9 +52,7 @@ impl Caller {
         let mut all = Tally::default();
         for call in self.calls {
             let one = call.join().map_err(|_| anyhow::anyhow!("a client has panicked"))?;
-            all.answered += one.answered;
-            all.lost.extend(one.lost);
-            all.slowest = all.slowest.max(one.slowest);
+            all.add(one);
         }
         Ok(all)
     }
@@ -65,6 +63,16 @@ impl Caller {
         say(&format!("{what}: {} answered, {} lost", tally.answered, tally.lost.len()));
         ensure!(tally.lost.is_empty(), "{what}: {:?}", tally.lost);
         Ok(tally.answered)
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    pub fn add(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.lost.extend(other.lost);
+        self.slowest = self.slowest.max(other.slowest);
     }
 }
 

@@ -1,17 +1,18 @@
-//! A Model that sleeps and wakes again and again while a few clients call it now and then: at any
-//! time of its way down and up, and of its end. Every call must be answered well.
+//! Models that sleep and wake again and again while somebody calls them now and then: at any time of
+//! their way down, and after it. Every call must be answered well.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::json;
-use wick_e2e::caller::Caller;
+use wick_e2e::caller::{Caller, Tally};
 use wick_e2e::stage::Stage;
 
 use crate::bar;
 use crate::serving::machine;
 use crate::setup::Setup;
+use crate::stats::round;
 
 use super::pods::Pods;
 
@@ -25,23 +26,29 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Two call; together they are quiet for long enough about every other time.
-const CLIENTS: u32 = 2;
+/// Models that sleep and wake beside each other, each with a client of its own.
+const MODELS: [&str; 4] = ["first", "second", "third", "fourth"];
 
 pub fn run(_: &Setup, _: &[String]) -> anyhow::Result<()> {
     let stage = Stage::new("cycles")?;
     let scale = json!({"scale": {
         "idleTimeout": "2s", "scaleDownDelay": "1s", "panicWindow": "1s", "stableWindow": "6s",
     }});
-    stage.apply(&stage.image("1.0.0")?, &scale)?;
-    let addr = stage.address()?;
-    let pods = Pods::watch(&stage.cluster.kubectl, &stage.space.name, "wick.dev/model=filetype")?;
+    let image = stage.image("1.0.0")?;
+    let mut callers = Vec::new();
+    let pods = Pods::watch(&stage.cluster.kubectl, &stage.space.name, "wick.dev/model")?;
+    for name in MODELS {
+        stage.apply_as(name, &image, &scale)?;
+    }
     let begun = Instant::now();
-    let callers = Caller::start(addr, CLIENTS, gap);
+    for name in MODELS {
+        callers.push(Caller::start(stage.address_of(name)?, 1, gap));
+    }
     let mut told = 0;
     loop {
         thread::sleep(LOOK);
-        let cycles = pods.count_after(begun).saturating_sub(1);
+        // The first pod of each is no return.
+        let cycles = pods.count_after(begun).saturating_sub(MODELS.len());
         if cycles > told {
             eprintln!("scale: cycle {cycles} of {CYCLES}");
             told = cycles;
@@ -51,23 +58,27 @@ pub fn run(_: &Setup, _: &[String]) -> anyhow::Result<()> {
         }
         ensure!(begun.elapsed() < LIMIT, "{cycles} cycles in {LIMIT:?}");
     }
-    let tally = callers.stop()?;
-    for lost in &tally.lost {
+    let mut all = Tally::default();
+    for caller in callers {
+        all.add(caller.stop()?);
+    }
+    for lost in &all.lost {
         eprintln!("scale: lost {lost}");
     }
     let detail = json!({
         "machine": machine()?,
         "cycles": told,
-        "answered": tally.answered,
-        "slowest_s": tally.slowest.as_secs_f64(),
-        "minutes": begun.elapsed().as_secs_f64() / 60.0,
+        "answered": all.answered,
+        "slowest_s": round(all.slowest.as_secs_f64()),
+        "minutes": round(begun.elapsed().as_secs_f64() / 60.0),
     });
-    bar::report(LOST, tally.lost.len() as f64, "requests", detail);
+    bar::report(LOST, all.lost.len() as f64, "requests", detail);
     stage.end()
 }
 
-/// From 0 to 16 s, spread evenly: it is 37 times the golden ratio's part of it.
+/// From 10 to 26 s, spread evenly by the golden ratio. A Model is asleep after about 18 s, so calls come
+/// at each moment of its way down, and after it.
 fn gap(count: u32) -> Duration {
     let part = (f64::from(count) * 0.618_034) % 1.0;
-    Duration::from_secs_f64(16.0 * part)
+    Duration::from_secs_f64(10.0 + 16.0 * part)
 }
