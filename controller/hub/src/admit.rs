@@ -63,7 +63,12 @@ impl Shared {
         }
         change.log(Table::Audit, &asked(format!("site {site}"), "enrol", &key.id().to_string()));
         let enrolled = self.issue(site, accepted, change, &revokes)?;
-        self.state.write().heard.know(site, &key);
+        {
+            let mut state = self.state.write();
+            // It may count its reports from the beginning.
+            state.heard.forget(site);
+            state.heard.know(site, &key);
+        }
         // It may have retained messages from before, and the hub something for it.
         self.outbox.add([site.clone()]);
         tracing::info!(%site, key = %key.id(), "a site has enrolled");
@@ -116,7 +121,7 @@ impl Shared {
         {
             let mut state = self.state.write();
             state.members.insert(site.clone(), member);
-            state.take_inventory();
+            state.take_place(site);
         }
         if !revokes.is_empty() {
             self.write_list().map_err(|error| internal(&error))?;

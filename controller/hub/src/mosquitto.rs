@@ -21,8 +21,7 @@ pub fn config(dir: &Path, acl: &Path, port: u16) -> String {
     let (certificate, key) = (file(SERVER_FILES.0), file(SERVER_FILES.1));
     let (acl, most) = (acl.display(), MAX_MESSAGE + HEADROOM);
     format!(
-        "# Written by `wick hub mosquitto`. After a revocation: kill -HUP, and the site's connection ends by\n\
-         # `max_keepalive` at the latest when it is restarted.\n\
+        "# Written by `wick hub mosquitto`. Send SIGHUP after a revocation: the list is read again.\n\
          per_listener_settings false\n\
          listener {port}\n\
          cafile {ca}\n\

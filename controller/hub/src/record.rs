@@ -43,7 +43,7 @@ pub struct Asked {
 
 /// Add what differs.
 pub fn differences(before: &Plan, after: &Plan, change: &mut Change) {
-    let had = change.is_empty();
+    let empty = change.is_empty();
     for (name, target) in &after.sites {
         let old = before.sites.get(name);
         if old == Some(target) {
@@ -90,7 +90,7 @@ pub fn differences(before: &Plan, after: &Plan, change: &mut Change) {
             &Event { at: after.made, rollout: name.clone(), phase: None, wave, reason },
         );
     }
-    if !(had && change.is_empty()) {
+    if !(empty && change.is_empty()) {
         change.put(Table::Meta, MADE, &after.made);
     }
 }

@@ -196,17 +196,23 @@ impl Shared {
 impl State {
     /// Who may get something: sites that enrolled and were not revoked, with what the policy knows better.
     pub fn take_inventory(&mut self) {
-        let nothing = BTreeMap::new();
-        let known = self.documents.as_ref().map_or(&nothing, |documents| &documents.sites);
-        let members = self.members.iter().filter(|(_, member)| member.revoked.is_none());
-        let places = members.filter_map(|(name, member)| {
-            let mut place = member::place(&member.place).ok()?;
-            if let Some(better) = known.get(name) {
-                better.apply(&mut place);
-            }
-            Some((name.clone(), place))
-        });
-        self.inventory = places.collect();
+        let names: Vec<_> = self.members.keys().cloned().collect();
+        names.iter().for_each(|name| self.take_place(name));
+    }
+
+    /// The same for one site.
+    pub fn take_place(&mut self, name: &SiteName) {
+        let member = self.members.get(name).filter(|member| member.revoked.is_none());
+        let place = member.and_then(|member| member::place(&member.place).ok());
+        let Some(mut place) = place else {
+            self.inventory.remove(name);
+            return;
+        };
+        let better = self.documents.as_ref().and_then(|documents| documents.sites.get(name));
+        if let Some(better) = better {
+            better.apply(&mut place);
+        }
+        self.inventory.insert(name.clone(), place);
     }
 }
 
