@@ -26,8 +26,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  export WICK_HUB=https://hub.example:8443 WICK_TOKEN=…
-  wick fleet status --watch --cacert ca.crt
+  export WICK_HUB=https://hub.example:8443 WICK_HUB_CA=ca.crt WICK_TOKEN=…
+  wick fleet status --watch
   wick fleet plan --files .                      # what a checkout of the policy would do now
   wick fleet rollout approve ocr-7
   wick fleet enrol-token plant-3")]
@@ -52,8 +52,12 @@ struct HubClient {
     /// Longest wait for an answer
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = quantity::duration)]
     timeout: Duration,
-    #[command(flatten)]
-    remote: RemoteArgs,
+    /// The fleet's authority, `ca.crt` of the hub's folder; needed for https
+    #[arg(long, global = true, value_name = "FILE", env = "WICK_HUB_CA")]
+    cacert: Option<PathBuf>,
+    /// Token for the hub; better in the variable, which `ps` does not show
+    #[arg(long, global = true, value_name = "TOKEN", env = "WICK_TOKEN", hide_env_values = true)]
+    token: Option<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -141,7 +145,7 @@ enum RolloutOrder {
 
 pub fn run(args: &FleetArgs, format: Format) -> Outcome {
     block_on(async {
-        let (server, _) = Server::parse(&args.hub.hub, &args.hub.remote, args.hub.timeout)?;
+        let server = args.hub.server()?;
         match &args.command {
             FleetCommand::Status { watch } => status(&server, *watch, format).await,
             FleetCommand::Sites { site: None, behind } => sites(&server, *behind, format).await,
@@ -248,6 +252,15 @@ fn print(value: &Value, format: Format, text: impl Fn(&Value) -> String) {
     match format {
         Format::Json => output::json(value),
         Format::Human | Format::Raw => output::line(text(value).trim_end()),
+    }
+}
+
+// === impl HubClient ===
+
+impl HubClient {
+    fn server(&self) -> Outcome<Server> {
+        let remote = RemoteArgs::new(self.cacert.clone(), self.token.clone());
+        Ok(Server::parse(&self.hub, &remote, self.timeout)?.0)
     }
 }
 
