@@ -180,7 +180,7 @@ fn files(repository: &gix::Repository, commit: gix::ObjectId) -> Result<Vec<File
     for folder in [SITES, ROLLOUTS] {
         let entry = tree.lookup_entry([folder.trim_end_matches('/')]).map_err(damaged)?;
         let Some(entry) = entry.filter(|entry| entry.mode().is_tree()) else { continue };
-        let tree = entry.object().and_then(|object| object.try_into_tree()).map_err(damaged)?;
+        let tree = entry.object().and_then(gix::Object::try_into_tree).map_err(damaged)?;
         for entry in tree.iter() {
             let entry = entry.map_err(damaged)?;
             let path = format!("{folder}{}", entry.filename());

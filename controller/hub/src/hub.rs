@@ -228,7 +228,7 @@ impl Hub {
                 drop(answer.send(self.shared.make_token(who, &hash, &token)));
             }
             Ask::DropToken { who, name, answer } => {
-                drop(answer.send(self.shared.drop_token(who, &name)))
+                drop(answer.send(self.shared.drop_token(who, &name)));
             }
         }
         true

@@ -111,12 +111,11 @@ impl Shared {
         told_broker: Broker,
     ) -> Result<Self, StoreError> {
         let mut state = State::default();
-        let named = |rows: Vec<(String, Member)>| {
-            let parsed =
-                rows.into_iter().filter_map(|(name, member)| Some((name.parse().ok()?, member)));
-            parsed.collect::<BTreeMap<SiteName, Member>>()
-        };
-        state.members = named(store.all(Table::Members, "")?);
+        for (name, member) in store.all::<Member>(Table::Members, "")? {
+            if let Ok(name) = name.parse() {
+                state.members.insert(name, member);
+            }
+        }
         state.plan.made = store.get(Table::Meta, MADE)?.unwrap_or_default();
         for (name, target) in store.all(Table::Targets, "")? {
             if let Ok(name) = name.parse() {

@@ -126,16 +126,16 @@ impl Hub {
             let plain = Listener::bind_any(address, None).await?;
             control = plain.address().ok();
             let router = serve::control(handlers.clone());
-            tasks.spawn(async move { ended(plain.serve(router).await) });
+            tasks.spawn(ends(plain.serve(router)));
         }
         let router = serve::router(handlers);
-        tasks.spawn(async move { ended(listener.serve(router).await) });
+        tasks.spawn(ends(listener.serve(router)));
         let (hub, link, told) = (shared.clone(), shared.clone(), inputs.clone());
-        tasks.spawn(async move { ended(hub::run(hub, receiver).await) });
+        tasks.spawn(ends(hub::run(hub, receiver)));
         let (git, pull, copy) =
             (settings.git.clone(), shared.pull.clone(), settings.dir.join(COPY));
         let follow = source::follow(git, copy, settings.every, known, pull, inputs);
-        tasks.spawn(async move { ended(follow.await) });
+        tasks.spawn(ends(follow));
         tasks.spawn(async move { Ok(link::follow(&settings.link, link, told).await?) });
         Ok(Self { api, control, shared, tasks })
     }
@@ -158,7 +158,9 @@ impl Hub {
     }
 }
 
-fn ended((): ()) -> Result<(), HubError> {
+/// A task that goes on for as long as the hub.
+async fn ends(task: impl Future<Output = ()>) -> Result<(), HubError> {
+    task.await;
     Err(HubError::Ended)
 }
 

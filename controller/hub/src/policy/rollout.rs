@@ -96,7 +96,7 @@ fn wave(at: usize, last: bool, wave: &fleet::Wave) -> Result<Wave, Wrong> {
 fn gate(field: &str, gate: &fleet::Gate) -> Result<Gate, Wrong> {
     let below = |name: &str| format!("{field}.{name}");
     let success = gate.success.map_or(WHOLE, wick_api::Percent::in_ten_thousand);
-    if success > WHOLE || success % 100 > 0 {
+    if success > WHOLE || !success.is_multiple_of(100) {
         let what = "write a whole percentage up to `100%`";
         return Err(Wrong::new(&below("success"), &what));
     }

@@ -285,5 +285,7 @@ async fn connects(events: &mut EventLoop) -> Result<(), String> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or(Err("late".to_owned()))
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .unwrap_or_else(|_| Err("late".to_owned()))
 }

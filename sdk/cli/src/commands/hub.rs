@@ -34,7 +34,7 @@ enum HubCommand {
     /// Run the hub
     ///
     /// It may be ended at any instant: what was decided is on the disk before any site hears of it.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Make a token while the hub doesn't run, for whoever has lost the last admin's
     Token(TokenArgs),
     /// Print the files that make mosquitto the fleet's broker
