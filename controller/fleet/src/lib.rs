@@ -11,6 +11,7 @@
 //! clock, no task, no file.
 
 pub mod converge;
+pub mod enrol;
 mod model;
 mod names;
 pub mod plan;

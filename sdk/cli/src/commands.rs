@@ -8,6 +8,8 @@ pub mod check;
 pub mod completions;
 pub mod copy;
 pub mod devices;
+pub mod fleet;
+pub mod hub;
 pub mod images;
 pub mod import;
 pub mod infer;
@@ -52,6 +54,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Run(args) => args.guest_args.is_empty(),
         Command::Operator(args) => args.serves(),
         Command::Activator(_) => true,
+        Command::Hub(args) => args.serves(),
         _ => false,
     };
     let level = if serves { "info" } else { "warn" };
@@ -93,6 +96,8 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Activator(args) => activator::run(&args, format),
         Command::Operator(args) => operator::run(&args, format).map(done),
         Command::Rollout(args) => rollout::run(&args, format).map(done),
+        Command::Hub(args) => hub::run(&args, format).map(done),
+        Command::Fleet(args) => fleet::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),
     }

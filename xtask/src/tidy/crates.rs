@@ -87,6 +87,13 @@ const RULES: &[Rule] = &[
         why: "decides what a fleet needs: no clock, no chance, no file, no broker",
     },
     Rule {
+        name: "wick-hub",
+        uses: &["wick-fleet", "wick-api", "wick-package"],
+        tests: &[],
+        bans: &["wasmtime", "ort", "tract-onnx", "git2", "openssl", "anyhow"],
+        why: "what a fleet is to have: nothing of inference, and no decision of its own",
+    },
+    Rule {
         name: "wick-sim",
         uses: &["wick-fleet", "wick-package"],
         tests: &[],
@@ -112,6 +119,8 @@ const RULES: &[Rule] = &[
             "wick-import",
             "wick-api",
             "wick-operator",
+            "wick-fleet",
+            "wick-hub",
         ],
         tests: &["wick-testing"],
         bans: &["wasmtime", "ort", "tract-onnx", "containerd-shim"],
