@@ -56,7 +56,8 @@ fn an_image_runs_when_the_models_key_has_signed_it() -> anyhow::Result<()> {
     // Packing is reproducible: this is the image that the node gets.
     package::pack(&folder, reference, &tar)?;
     let image = stage.import(&folder, reference)?;
-    let force = InForce::new(&stage.cluster.ours()?.policy, "docker.io/signed/*")?;
+    let policy = stage.cluster.ours()?.policy.clone();
+    let force = InForce::new(&policy, "docker.io/signed/*")?;
     let tar = tar.display().to_string();
     package::wick(&["sign", &tar, "--key", &force.key()])?;
     let envelope = fs::read_to_string(format!("{tar}.envelope.json"))?;
