@@ -41,7 +41,7 @@ pub fn run(house: &House, name: Option<&str>) -> anyhow::Result<Counts> {
 }
 
 /// Debian's mosquitto, whatever version apt has: it is printed with the results.
-fn mosquitto(house: &House) -> anyhow::Result<PathBuf> {
+pub fn mosquitto(house: &House) -> anyhow::Result<PathBuf> {
     let folder = house.cache.join("mosquitto");
     let version = folder.join("version");
     if !version.is_file() {
