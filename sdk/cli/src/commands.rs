@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod activator;
+pub mod agent;
 pub mod backend;
 pub mod bench;
 pub mod bundle;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Run(args) => args.guest_args.is_empty(),
         Command::Operator(args) => args.serves(),
         Command::Activator(_) => true,
+        Command::Agent(args) => args.serves(),
         _ => false,
     };
     let level = if serves { "info" } else { "warn" };
@@ -92,6 +94,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Shim(args) => shim::run(&args, format).map(done),
         Command::Activator(args) => activator::run(&args, format),
         Command::Operator(args) => operator::run(&args, format).map(done),
+        Command::Agent(args) => agent::run(&args, format).map(done),
         Command::Rollout(args) => rollout::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),
