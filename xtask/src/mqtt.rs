@@ -33,6 +33,8 @@ const PACKAGES: [&str; 8] = [
 /// Run the checks, or those whose name contains `name`.
 pub fn run(house: &House, name: Option<&str>) -> anyhow::Result<Counts> {
     let mosquitto = mosquitto(house)?;
+    let version = fs::read_to_string(mosquitto.join("version"))?;
+    println!("mosquitto {} (Debian)", version.trim());
     let scratch = Scratch::new("mqtt")?;
     let mut script = clients::script(house, REQUIREMENTS, SCRIPT)?;
     script.arg(house.wick()).arg(house.examples());
@@ -55,6 +57,5 @@ pub fn mosquitto(house: &House) -> anyhow::Result<PathBuf> {
         let candidate = candidate.context("apt-cache knows no version of mosquitto")?;
         tools::write_whole(&version, candidate.as_bytes())?;
     }
-    println!("mosquitto {} (Debian)", fs::read_to_string(&version)?.trim());
     Ok(folder)
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::house::House;
 use crate::tools;
-use crate::{examples, guests, lock, models, onnxruntime};
+use crate::{examples, guests, lock, models, mqtt, onnxruntime};
 
 /// Fetch, build and copy whatever is missing.
 pub fn run(house: &House) -> anyhow::Result<()> {
@@ -20,6 +20,9 @@ pub fn run(house: &House) -> anyhow::Result<()> {
     tools::run(house.cargo().args(["fetch", "--locked", "--quiet"]))?;
     models::fetch(house)?;
     onnxruntime::fetch(house)?;
+    if tools::find_on_path("mosquitto").is_none() && tools::find_on_path("apt-get").is_some() {
+        mqtt::mosquitto(house)?;
+    }
     guests::build(house)?;
     examples::fill(house)
 }

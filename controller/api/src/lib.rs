@@ -1,4 +1,4 @@
-//! What users of a cluster write (`Model`), and what they are told about it: types, schema,
+//! What users of a cluster write (`Model`), and those of a fleet (`Site`, `Rollout` of [`fleet`]), and what they are told about it: types, schema,
 //! conditions and reasons.
 //!
 //! No I/O and no decisions: how a `Model` becomes pods is the operator's. What the schema and
@@ -6,6 +6,7 @@
 
 mod check;
 mod crd;
+pub mod fleet;
 mod model;
 mod placement;
 mod reason;

@@ -35,6 +35,23 @@ const QUANTITY_PATTERN: &str = r"^[0-9]+(\.[0-9]{1,3})?(m|k|M|G|T|P|E|Ki|Mi|Gi|T
 const QUANTITY_SUFFIXES: [&str; 14] =
     ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
+/// What suffixes of whole bytes stand for.
+const BYTES: [(&str, u64); 13] = [
+    ("", 1),
+    ("k", 1_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("P", 1_000_000_000_000_000),
+    ("E", 1_000_000_000_000_000_000),
+    ("Ki", 1 << 10),
+    ("Mi", 1 << 20),
+    ("Gi", 1 << 30),
+    ("Ti", 1 << 40),
+    ("Pi", 1 << 50),
+    ("Ei", 1 << 60),
+];
+
 /// Longest text of an amount; Kubernetes' own numbers have 19 digits.
 const MAX_QUANTITY_LEN: usize = 24;
 
@@ -139,6 +156,11 @@ impl Percent {
         Self(percent * 100)
     }
 
+    /// In ten thousand: 50 for `0.5%`.
+    pub const fn in_ten_thousand(self) -> u32 {
+        self.0
+    }
+
     /// As a factor: 0.5 for `50%`.
     pub fn ratio(self) -> f64 {
         f64::from(self.0) / 10_000.0
@@ -176,6 +198,15 @@ impl fmt::Display for Percent {
 impl Quantity {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whole bytes, where it is a whole number of something that is at least one. None where no number
+    /// holds it.
+    pub fn bytes(&self) -> Option<u64> {
+        let number = self.0.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let suffix = &self.0[number.len()..];
+        let at = BYTES.iter().find(|(name, _)| *name == suffix)?;
+        number.parse::<u64>().ok()?.checked_mul(at.1)
     }
 }
 
@@ -337,6 +368,17 @@ mod tests {
             assert_eq!(written(text), None, "{text}");
         }
         assert!((Percent::whole(50).ratio() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn quantities_of_bytes_are_whole() {
+        let bytes = |text: &str| text.parse::<Quantity>().unwrap().bytes();
+        assert_eq!(bytes("64Mi"), Some(64 << 20));
+        assert_eq!(bytes("3k"), Some(3000));
+        assert_eq!(bytes("7"), Some(7));
+        for text in ["100m", "1.5Gi", "99999999Ei"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -171,6 +171,38 @@ impl Server {
         Ok(answer.status.as_u16())
     }
 
+    /// Ask a hub. An answer without content is null.
+    ///
+    /// # Errors
+    /// The hub is not there, or refuses.
+    pub async fn hub(&self, method: Method, path: &str, body: Option<&Value>) -> Outcome<Value> {
+        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let answer = self.call(method, path, body, None).await?;
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if answer.status.is_success() {
+            return Ok(json);
+        }
+        let text = json["message"].as_str().map(str::to_owned);
+        let text = text.unwrap_or_else(|| format!("{} answered {}", self.base, answer.status));
+        let code = json["code"].as_str().unwrap_or("refused").to_owned();
+        let (exit, help) = match answer.status {
+            StatusCode::UNAUTHORIZED => {
+                (Exit::Refused, Some("give a token with --token or in WICK_TOKEN"))
+            }
+            StatusCode::NOT_FOUND => (Exit::NotFound, None),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                (Exit::Unavailable, None)
+            }
+            _ => (Exit::Refused, None),
+        };
+        let failure =
+            Failure::new(exit, code, text).detail("status", answer.status.as_u16().into());
+        Err(match help {
+            Some(help) => failure.help(help),
+            None => failure,
+        })
+    }
+
     async fn call(
         &self,
         method: Method,

@@ -9,6 +9,8 @@ pub mod check;
 pub mod completions;
 pub mod copy;
 pub mod devices;
+pub mod fleet;
+pub mod hub;
 pub mod images;
 pub mod import;
 pub mod infer;
@@ -54,6 +56,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Operator(args) => args.serves(),
         Command::Activator(_) => true,
         Command::Agent(args) => args.serves(),
+        Command::Hub(args) => args.serves(),
         _ => false,
     };
     let level = if serves { "info" } else { "warn" };
@@ -96,6 +99,8 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Operator(args) => operator::run(&args, format).map(done),
         Command::Agent(args) => agent::run(&args, format).map(done),
         Command::Rollout(args) => rollout::run(&args, format).map(done),
+        Command::Hub(args) => hub::run(&args, format).map(done),
+        Command::Fleet(args) => fleet::run(&args, format).map(done),
         Command::Completions(args) => completions::run(&args).map(done),
         Command::Worker(args) => worker::run(&args),
     }

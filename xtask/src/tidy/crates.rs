@@ -101,6 +101,13 @@ const RULES: &[Rule] = &[
         why: "performs what one site decides: no git, no plan, and nothing of the hub",
     },
     Rule {
+        name: "wick-hub",
+        uses: &["wick-fleet", "wick-api", "wick-package"],
+        tests: &[],
+        bans: &["wasmtime", "ort", "tract-onnx", "git2", "openssl", "anyhow"],
+        why: "what a fleet is to have: nothing of inference, and no decision of its own",
+    },
+    Rule {
         name: "wick-sim",
         uses: &["wick-fleet", "wick-package"],
         tests: &[],
@@ -128,6 +135,7 @@ const RULES: &[Rule] = &[
             "wick-operator",
             "wick-fleet",
             "wick-agent",
+            "wick-hub",
         ],
         tests: &["wick-testing"],
         bans: &["wasmtime", "ort", "tract-onnx", "containerd-shim"],

@@ -57,6 +57,11 @@ pub struct Stream(TlsStream<TcpStream>);
 // === impl RemoteArgs ===
 
 impl RemoteArgs {
+    /// Of commands that have flags of their own for it.
+    pub fn new(cacert: Option<PathBuf>, token: Option<String>) -> Self {
+        Self { cacert, cert: None, key: None, token }
+    }
+
     /// The value of `Authorization`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod bundles;
 mod calls;
 mod compile;
 mod examples;
+mod fleet;
 mod images;
 mod import;
 mod import_real;
