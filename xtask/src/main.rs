@@ -20,6 +20,7 @@ mod demo;
 mod devices;
 mod e2e;
 mod examples;
+mod fleet;
 mod fuzz;
 mod go;
 mod grpcurl;
@@ -72,6 +73,7 @@ usage: cargo xtask COMMAND
                       an OCI image of wick for operator and activator, as a tar
   clients             call the examples with clients of other servers
   mqtt [NAME]         paho devices against nodes over a real mosquitto
+  fleet [NAME]        agents over a real mosquitto and a real registry
   import [NAME]       `wick import` from real servers: MLflow, S3, GCS
   registry [NAME]     push to and pull from a real registry (Debian's docker-registry)
   page                the page of a server in a real browser (Debian's chromium)
@@ -130,6 +132,12 @@ fn run(args: &[String]) -> anyhow::Result<()> {
             bench::build(&house)?;
             let counts = mqtt::run(&house, rest.first().map(String::as_str))?;
             anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            Ok(())
+        }
+        "fleet" => {
+            let counts = fleet::run(&house, rest.first().map(String::as_str))?;
+            anyhow::ensure!(counts.failed == 0 && counts.passed > 0, "{counts}");
+            println!("{counts}");
             Ok(())
         }
         "import" => {

@@ -9,7 +9,7 @@ use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
 use crate::{
-    arm64, bench, chart, clients, cluster, counted, devices, e2e, fuzz, import, mqtt, page,
+    arm64, bench, chart, clients, cluster, counted, devices, e2e, fleet, fuzz, import, mqtt, page,
 };
 use crate::{registry, setup, tidy, traces};
 
@@ -112,6 +112,7 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
     if machine {
         report.step("mqtt", || mqtt::run(house, None))?;
         report.step("registry", || registry::run(house, None))?;
+        report.step("fleet", || fleet::run(house, None))?;
     } else {
         leave_out(report, ci, "devices over a real MQTT broker (needs --cluster)")?;
         leave_out(report, ci, "images at a real registry (needs --cluster)")?;

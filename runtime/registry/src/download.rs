@@ -155,6 +155,7 @@ impl Registry {
                 return Ok(());
             }
             progress.moved(count);
+            self.transport.pay(count).await;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod load;
 mod progress;
 mod pull;
 mod push;
+mod rate;
 mod referrers;
 mod retry;
 mod settings;

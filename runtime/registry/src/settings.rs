@@ -1,6 +1,7 @@
 //! How registries are reached: what a user or an operator decides, nothing of it guessed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Longest time without a byte.
     pub stall_timeout: Duration,
+    /// Most bytes of blobs a second that are read, of all downloads together. None: as fast as
+    /// they come.
+    pub rate: Option<NonZeroU64>,
     pub backoff: Backoff,
 }
 
@@ -82,6 +86,7 @@ impl Default for Settings {
             parallel: PARALLEL,
             connect_timeout: CONNECT,
             stall_timeout: STALL,
+            rate: None,
             backoff: Backoff::default(),
         }
     }

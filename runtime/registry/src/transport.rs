@@ -5,7 +5,7 @@
 //! credentials: the origin that they were found for, and nobody it points to.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
@@ -20,6 +20,7 @@ use crate::challenge;
 use crate::content::Upload;
 use crate::error::RegistryError;
 use crate::progress::Progress;
+use crate::rate::Rate;
 use crate::retry::retry_after;
 use crate::settings::{Settings, SettingsError};
 use crate::tokens::Tokens;
@@ -50,6 +51,7 @@ pub(crate) struct Transport {
     client: Client,
     pub(crate) settings: Settings,
     pub(crate) tokens: Tokens,
+    rate: Option<Rate>,
 }
 
 /// A request, to be sent as often as it takes.
@@ -103,7 +105,8 @@ impl Transport {
             .tcp_nodelay(true)
             .http1_only();
         let client = builder.build().map_err(|source| SettingsError::Client { source })?;
-        Ok(Self { client, settings, tokens: Tokens::default() })
+        let rate = settings.rate.map(|bytes| Rate::new(bytes, Instant::now()));
+        Ok(Self { client, settings, tokens: Tokens::default(), rate })
     }
 
     /// Send it with what the registry asks for, again after what passes by itself.
@@ -375,6 +378,14 @@ impl Transport {
                 Err(RegistryError::Cut { host, what, source })
             }
             Ok(Ok(chunk)) => Ok(chunk),
+        }
+    }
+
+    /// Wait until bytes of a blob are paid for, where there is a limit.
+    pub(crate) async fn pay(&self, count: u64) {
+        let wait = self.rate.as_ref().map(|rate| rate.read(count, Instant::now()));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -43,6 +43,7 @@ mod shares;
 mod stall;
 mod tls;
 mod trace;
+mod traffic;
 mod turn;
 mod watch;
 
@@ -51,11 +52,12 @@ pub use auth::{Auth, Grant};
 pub use reload::ReloadError;
 pub use repository::{
     CycleSettings, Live, ModelStatus, Opener, PolicyError, Repository, RepositoryError,
-    RepositorySettings, Source, State, VersionPolicy,
+    RepositorySettings, Source, Staged, State, VersionPolicy,
 };
 pub use respond::Failure;
 pub use routes::router;
 pub use server::{BindError, Bound, Drained, Server};
 pub use settings::ServeSettings;
 pub use tls::{Tls, TlsFiles};
+pub use traffic::Traffic;
 pub use watch::{Watch, WatchError};

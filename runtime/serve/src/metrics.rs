@@ -1,6 +1,7 @@
 //! What Prometheus sees: Triton's names as Triton spells them, and wick's own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,7 @@ use prometheus::{
 use wick_engine::{GraphStatus, Model, ModelKind};
 
 use crate::respond::FailureClass;
+use crate::traffic::{Counts, Traffic};
 
 /// Rows of a batch that are told apart: powers of two up to more than pays.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -37,6 +39,7 @@ pub struct Metrics {
     cold_start: GaugeVec,
     instances: IntCounterVec,
     batch: HistogramVec,
+    counts: Arc<Counts>,
 }
 
 /// What was taken over from a model's graphs, whose counts only grow.
@@ -64,6 +67,8 @@ pub struct ModelMetrics {
     pub graphs: Mutex<GraphsSeen>,
     /// Milliseconds since 1970 of the last success, 0 for none.
     last_success: AtomicU64,
+    /// Of all models together.
+    counts: Arc<Counts>,
 }
 
 // === impl Metrics ===
@@ -128,6 +133,7 @@ impl Metrics {
                 "WebAssembly instances started for requests",
             )?,
             batch: add(&registry, HistogramVec::new(rows, &["model", "graph"])?)?,
+            counts: Arc::default(),
             registry,
         })
     }
@@ -154,7 +160,13 @@ impl Metrics {
             instances: self.instances.with_label_values(labels),
             graphs: Mutex::default(),
             last_success: AtomicU64::new(0),
+            counts: Arc::clone(&self.counts),
         }
+    }
+
+    /// How requests of all models went.
+    pub fn traffic(&self) -> Traffic {
+        self.counts.read()
     }
 
     /// Say where a model's graphs run, and no longer where `old` ones ran.
@@ -219,7 +231,9 @@ impl ModelMetrics {
     pub fn succeeded(&self, took: Duration) {
         self.success.inc();
         self.count.inc();
-        self.request_us.inc_by(micros(took));
+        let us = micros(took);
+        self.request_us.inc_by(us);
+        self.counts.succeeded(us);
         self.last_success.store(unix_millis(), Ordering::Relaxed);
     }
 
@@ -235,6 +249,11 @@ impl ModelMetrics {
 
     pub fn failed(&self, class: FailureClass) {
         self.failure[class as usize].inc();
+        match class {
+            FailureClass::Rejected | FailureClass::Backend => self.counts.failed(),
+            // The client's own doing.
+            FailureClass::Canceled | FailureClass::Other => {}
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod load;
 mod opener;
 mod rest;
 mod room;
+mod staged;
 mod state;
 mod versions;
 
@@ -42,12 +43,14 @@ use wick_package::{Package, Reason as _, error_text};
 
 use crate::cores::Cores;
 use crate::metrics::Metrics;
+use crate::traffic::Traffic;
 use state::{Attempt, Event};
 
 pub use error::RepositoryError;
 pub use live::Live;
 pub(crate) use live::Woken;
 pub use opener::Opener;
+pub use staged::Staged;
 pub use state::State;
 pub use versions::{PolicyError, VersionPolicy};
 
@@ -317,6 +320,11 @@ impl Repository {
         entry.answer();
         load::drain(&self.inner, &entry, drains).await;
         Ok(())
+    }
+
+    /// How requests went since the repository was made.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.metrics.traffic()
     }
 
     /// Where another part of the server registers its own metrics.

@@ -6,9 +6,9 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    activator, backend, bench, bundle, check, completions, copy, devices, fleet, hub, images,
-    import, infer, inspect, key, list, load, new, operator, pack, pull, push, rollout, run, shim,
-    sign, token, verify, verify_device, worker,
+    activator, agent, backend, bench, bundle, check, completions, copy, devices, fleet, hub,
+    images, import, infer, inspect, key, list, load, new, operator, pack, pull, push, rollout, run,
+    shim, sign, token, verify, verify_device, worker,
 };
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -78,6 +78,7 @@ pub enum Command {
     Operator(operator::OperatorArgs),
     Rollout(rollout::RolloutArgs),
     Activator(activator::ActivatorArgs),
+    Agent(agent::AgentArgs),
     Hub(Box<hub::HubArgs>),
     Fleet(Box<fleet::FleetArgs>),
     Completions(completions::CompletionsArgs),

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod activator;
+pub mod agent;
 pub mod backend;
 pub mod bench;
 pub mod bundle;
@@ -54,6 +55,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Run(args) => args.guest_args.is_empty(),
         Command::Operator(args) => args.serves(),
         Command::Activator(_) => true,
+        Command::Agent(args) => args.serves(),
         Command::Hub(args) => args.serves(),
         _ => false,
     };
@@ -95,6 +97,7 @@ pub fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Shim(args) => shim::run(&args, format).map(done),
         Command::Activator(args) => activator::run(&args, format),
         Command::Operator(args) => operator::run(&args, format).map(done),
+        Command::Agent(args) => agent::run(&args, format).map(done),
         Command::Rollout(args) => rollout::run(&args, format).map(done),
         Command::Hub(args) => hub::run(&args, format).map(done),
         Command::Fleet(args) => fleet::run(&args, format).map(done),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use wick_package::signature::{
     Envelope, Gate, NODE_STORE, NodeStore, Policy, TrustedKey, read_envelope,
 };
-use wick_package::{ManifestErrors, Package, Reference};
-use wick_registry::Store;
+use wick_package::{Digest, ManifestErrors, Package, Reference};
+use wick_registry::{Store, StoredImage};
 use wick_serve::Opener;
 
 use crate::exit::Exit;
@@ -107,6 +107,25 @@ impl PolicyArgs {
             None => Opener::default(),
         }
     }
+
+    /// As [`Self::opener`], for images of a store that come while it runs: `find` says which one a
+    /// path is, and so what it is called and which signatures came with it.
+    pub fn opener_of(
+        &self,
+        find: impl Fn(&Path) -> Option<(Store, StoredImage)> + Send + Sync + 'static,
+    ) -> Opener {
+        let Some(gate) = self.gate.clone() else { return Opener::default() };
+        Opener::new(move |path| {
+            let mut gate = gate.clone();
+            if let Some((store, image)) = find(path) {
+                let name = image.names.first().and_then(|name| name.parse::<Reference>().ok());
+                gate.names.extend(name.map(|name| (path.to_owned(), name)));
+                // Without them the gate refuses what needs some.
+                let _ = add_signatures(&mut gate, &store, image.digest());
+            }
+            gate.open(path)
+        })
+    }
 }
 
 /// The name by which an image of the store was asked for, and the signatures that came with it.
@@ -119,7 +138,14 @@ pub fn know(gate: &mut Gate, asked: &Path, path: &Path, store: &Store) -> Outcom
     // The beginning of a digest is no name.
     let name = asked.parse::<Reference>().ok().filter(|name| image.answers(name));
     gate.names.extend(name.map(|name| (path.to_owned(), name)));
-    let digest = image.digest();
+    add_signatures(gate, store, image.digest())
+}
+
+/// The signatures that came with an image of the store.
+///
+/// # Errors
+/// The store can't be read.
+fn add_signatures(gate: &mut Gate, store: &Store, digest: Digest) -> Outcome {
     for signature in signatures::stored(store, digest)? {
         // One by one: others may have put more there than an envelope holds.
         match Envelope::new(digest, Vec::new(), vec![signature]) {

@@ -87,6 +87,20 @@ const RULES: &[Rule] = &[
         why: "decides what a fleet needs: no clock, no chance, no file, no broker",
     },
     Rule {
+        name: "wick-agent",
+        uses: &[
+            "wick-api",
+            "wick-fleet",
+            "wick-package",
+            "wick-registry",
+            "wick-engine",
+            "wick-serve",
+        ],
+        tests: &["wick-nn", "wick-testing"],
+        bans: &["wasmtime", "ort", "tract-onnx", "gix", "redb", "anyhow"],
+        why: "performs what one site decides: no git, no plan, and nothing of the hub",
+    },
+    Rule {
         name: "wick-hub",
         uses: &["wick-fleet", "wick-api", "wick-package"],
         tests: &[],
@@ -120,6 +134,7 @@ const RULES: &[Rule] = &[
             "wick-api",
             "wick-operator",
             "wick-fleet",
+            "wick-agent",
             "wick-hub",
         ],
         tests: &["wick-testing"],

@@ -98,6 +98,17 @@ impl Store {
             && parts.absent.iter().all(|absent| absent.platform != ours)
     }
 
+    /// Bytes of all that is here of an image.
+    ///
+    /// # Errors
+    /// Its documents are damaged, or not here.
+    pub fn size(&self, image: &Descriptor) -> Result<u64, StoreError> {
+        let damaged = |source| StoreError::Damaged { root: self.root().to_owned(), source };
+        let parts = walk::parts(&self.layout()?, image).map_err(damaged)?;
+        let here = |blob: &Descriptor| if self.has(blob) { blob.size } else { 0 };
+        Ok(parts.leaves.iter().chain(&parts.documents).map(here).sum())
+    }
+
     fn check_blobs(&self, report: &mut Report, progress: &dyn Progress) -> Result<(), StoreError> {
         let folder = self.root.join("blobs/sha256");
         let entries = fs::read_dir(&folder).map_err(|source| store_io(&folder, source))?;

@@ -183,3 +183,44 @@ async fn a_watched_package_is_reloaded_when_its_files_change() {
     stop.cancel();
     watching.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_was_staged_answers_at_once_and_no_request_fails() {
+    let fixture = Fixture::adding(1.0, "").await;
+    let load = Load::start(&fixture);
+    let mut shown = Vec::new();
+    // Also back to a lower version: who stages decides, and not the numbers.
+    for (round, version) in [(2_u8, "2.0.0"), (3, "1.5.0"), (4, "3.0.0")] {
+        let path = fixture.path(&format!("set-{round}"));
+        write_package(&path, "m", version, &onnx::add_scalar(f32::from(round), &[4]), "");
+        let before = added(&fixture.post("/v2/models/m/infer", four([0.0; 4])).await);
+        let staged = fixture.repository.stage(Source { path, grants: Grants::default() }).await;
+        let staged = staged.unwrap();
+        let still = added(&fixture.post("/v2/models/m/infer", four([0.0; 4])).await);
+        assert_eq!((before, staged.name()), (still, "m"), "it answers before it is shown");
+        fixture.repository.show([&staged]);
+        let now = fixture.post("/v2/models/m/infer", four([0.0; 4])).await;
+        assert_eq!(added(&now), f64::from(round));
+        assert_eq!(now.json()["model_version"], version);
+        shown.push(staged);
+        if shown.len() > 1 {
+            let old = shown.remove(0);
+            old.quiet().await;
+            old.end().await;
+        }
+    }
+    let seen = load.stop().await;
+    assert!(seen.iter().all(|values| values.is_sorted()), "{seen:?}");
+    let traffic = fixture.repository.traffic();
+    assert!(traffic.requests > 10 && traffic.errors == 0 && traffic.p99_us() > 0, "{traffic:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_staged_takes_nothing_away() {
+    let fixture = Fixture::adding(1.0, "").await;
+    let path = fixture.path("broken");
+    write_package(&path, "m", "9.0.0", b"no model", "");
+    let broken = fixture.repository.stage(Source { path, grants: Grants::default() }).await;
+    assert!(matches!(broken, Err(RepositoryError::Load { .. })), "{broken:?}");
+    assert_eq!(added(&fixture.post("/v2/models/m/infer", four([0.0; 4])).await), 1.0);
+}
