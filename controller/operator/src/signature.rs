@@ -2,8 +2,8 @@
 //! what of a registry goes into an envelope. Nothing is fetched here.
 
 use wick_package::signature::{
-    Attached, Decision, Envelope, Otherwise, Pattern, Policy, PublicKey, Refusal, Request, Rule,
-    Signature, SignatureError, TrustedKey,
+    Attached, Decision, Envelope, Policy, PublicKey, Refusal, Request, Signature, SignatureError,
+    TrustedKey,
 };
 use wick_package::{Digest, Reference};
 use wick_registry::Beside;
@@ -40,15 +40,7 @@ impl Keys {
             Ok(TrustedKey { name: format!("spec.package.signature.keys[{index}]"), key })
         };
         let keys = keys.iter().enumerate().map(trusted).collect::<Result<Vec<_>, _>>()?;
-        let rule = Rule {
-            images: vec![Pattern::All],
-            keys: (0..keys.len()).collect(),
-            min: 1,
-            signed_as: Vec::new(),
-            // Whoever names an image and the key for it asks for no more, as with `wick verify`.
-            nameless: true,
-        };
-        Ok(Self(Policy { default: Otherwise::Deny, keys, rules: vec![rule] }))
+        Ok(Self(Policy::any_of(keys)))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -113,6 +113,19 @@ impl Policy {
         mistakes.finish(file, policy)
     }
 
+    /// For one image: any of these keys must have signed it. Whoever names an image and the keys
+    /// for it asks for no more, so a signature need not say the image's name.
+    pub fn any_of(keys: Vec<TrustedKey>) -> Self {
+        let rule = Rule {
+            images: vec![Pattern::All],
+            keys: (0..keys.len()).collect(),
+            min: 1,
+            signed_as: Vec::new(),
+            nameless: true,
+        };
+        Self { default: Otherwise::Deny, keys, rules: vec![rule] }
+    }
+
     /// The rule that decides about a repository.
     pub fn rule(&self, repository: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.images.iter().any(|image| image.matches(repository)))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use wick_package::signature::{Admitted, Gate, Otherwise, Pattern, Policy, Rule};
+use wick_package::signature::{Admitted, Gate, Policy};
 use wick_package::{Digest, Reference};
 
 use crate::failure::{Failure, Outcome};
@@ -59,7 +59,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs, format: Format) -> Outcome {
     let policy = match &args.policy {
         Some(path) => policy::read(path)?,
-        None => by_keys(args)?,
+        None => Policy::any_of(policy::trusted(&args.key)?),
     };
     let mut gate = args.signatures.gate(policy, args.name.clone())?;
     let asked = std::slice::from_ref(&args.image);
@@ -114,18 +114,4 @@ fn write_envelope<'a>(
     }
     args.signatures.store().put(envelope).map_err(|error| Failure::of(&error))?;
     Ok(Some(args.signatures.place()))
-}
-
-/// A policy for one image: any of these keys.
-fn by_keys(args: &VerifyArgs) -> Outcome<Policy> {
-    let keys = policy::trusted(&args.key)?;
-    let rule = Rule {
-        images: vec![Pattern::All],
-        keys: (0..keys.len()).collect(),
-        min: 1,
-        signed_as: Vec::new(),
-        // Whoever names the image's file and the key asks for no more.
-        nameless: true,
-    };
-    Ok(Policy { default: Otherwise::Deny, keys, rules: vec![rule] })
 }
