@@ -12,12 +12,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use kube::CustomResource;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error as _;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::schema;
-use crate::text::{Percent, Quantity, Span};
+use crate::text::{Percent, Quantity, Span, number_or_text, number_or_text_schema};
 
 /// Models of one rollout, and of one site.
 const MAX_MODELS: usize = 64;
@@ -282,17 +281,7 @@ impl Serialize for Amount {
 
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Number(number) => number.to_string(),
-            Written::Text(text) => text,
-        };
-        text.parse().map_err(D::Error::custom)
+        number_or_text(deserializer)
     }
 }
 
@@ -306,10 +295,6 @@ impl JsonSchema for Amount {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "pattern": AMOUNT,
-            "maxLength": MAX_AMOUNT,
-        })
+        number_or_text_schema(AMOUNT, MAX_AMOUNT)
     }
 }

@@ -238,20 +238,36 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// Amounts are often written as bare numbers.
+/// Read a text that is often written as a bare number.
+pub(crate) fn number_or_text<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    let text = match Written::deserialize(deserializer)? {
+        Written::Number(number) => number.to_string(),
+        Written::Text(text) => text,
+    };
+    text.parse().map_err(D::Error::custom)
+}
+
+/// The schema of such a text.
+pub(crate) fn number_or_text_schema(pattern: &str, length: usize) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "pattern": pattern,
+        "maxLength": length,
+    })
+}
+
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Number(number) => number.to_string(),
-            Written::Text(text) => text,
-        };
-        text.parse().map_err(D::Error::custom)
+        number_or_text(deserializer)
     }
 }
 
@@ -265,11 +281,7 @@ impl JsonSchema for Quantity {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "pattern": QUANTITY_PATTERN,
-            "maxLength": MAX_QUANTITY_LEN,
-        })
+        number_or_text_schema(QUANTITY_PATTERN, MAX_QUANTITY_LEN)
     }
 }
 
