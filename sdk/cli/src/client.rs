@@ -62,6 +62,22 @@ struct Answer {
     body: Bytes,
 }
 
+/// How a kind of server tells why it refuses, and what helps then.
+struct Words {
+    /// The field with the text.
+    text: &'static str,
+    not_found: Option<&'static str>,
+    busy: Option<&'static str>,
+}
+
+const INFERENCE: Words = Words {
+    text: "error",
+    not_found: Some("check the model's name"),
+    busy: Some("the server is busy, loading or draining: try again"),
+};
+
+const HUB: Words = Words { text: "message", not_found: None, busy: None };
+
 // === impl Server ===
 
 impl Server {
@@ -182,25 +198,7 @@ impl Server {
         if answer.status.is_success() {
             return Ok(json);
         }
-        let text = json["message"].as_str().map(str::to_owned);
-        let text = text.unwrap_or_else(|| format!("{} answered {}", self.base, answer.status));
-        let code = json["code"].as_str().unwrap_or("refused").to_owned();
-        let (exit, help) = match answer.status {
-            StatusCode::UNAUTHORIZED => {
-                (Exit::Refused, Some("give a token with --token or in WICK_TOKEN"))
-            }
-            StatusCode::NOT_FOUND => (Exit::NotFound, None),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                (Exit::Unavailable, None)
-            }
-            _ => (Exit::Refused, None),
-        };
-        let failure =
-            Failure::new(exit, code, text).detail("status", answer.status.as_u16().into());
-        Err(match help {
-            Some(help) => failure.help(help),
-            None => failure,
-        })
+        Err(self.refused(answer.status, &json, &HUB))
     }
 
     async fn call(
@@ -255,25 +253,29 @@ impl Server {
             return Ok(answer);
         }
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let text = json["error"].as_str().map(str::to_owned);
-        let text = text.unwrap_or_else(|| format!("{} answered {}", self.base, answer.status));
+        Err(self.refused(answer.status, &json, &INFERENCE))
+    }
+
+    /// What a server answered that is no success.
+    fn refused(&self, status: StatusCode, json: &Value, words: &Words) -> Failure {
+        let text = json[words.text].as_str().map(str::to_owned);
+        let text = text.unwrap_or_else(|| format!("{} answered {status}", self.base));
         let code = json["code"].as_str().unwrap_or("refused").to_owned();
-        let (exit, help) = match answer.status {
+        let (exit, help) = match status {
             StatusCode::UNAUTHORIZED => {
                 (Exit::Refused, Some("give a token with --token or in WICK_TOKEN"))
             }
-            StatusCode::NOT_FOUND => (Exit::NotFound, Some("check the model's name")),
+            StatusCode::NOT_FOUND => (Exit::NotFound, words.not_found),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                (Exit::Unavailable, Some("the server is busy, loading or draining: try again"))
+                (Exit::Unavailable, words.busy)
             }
             _ => (Exit::Refused, None),
         };
-        let failure =
-            Failure::new(exit, code, text).detail("status", answer.status.as_u16().into());
-        Err(match help {
+        let failure = Failure::new(exit, code, text).detail("status", status.as_u16().into());
+        match help {
             Some(help) => failure.help(help),
             None => failure,
-        })
+        }
     }
 
     fn strange(&self, detail: &str) -> Failure {
