@@ -8,12 +8,16 @@ use serde_json::{Value, json};
 
 use crate::chart::{self, NAMESPACE, Release};
 use crate::cluster::Cluster;
+use crate::http;
 use crate::kubectl::Namespace;
 use crate::package;
 use crate::wait::wait;
 
 /// Longest until a Model has become what it should.
 pub const SETTLED: Duration = Duration::from_secs(90);
+
+/// Where operator and activators answer for themselves.
+const METRICS: u16 = 9090;
 
 /// See the module.
 pub struct Stage {
@@ -138,6 +142,32 @@ impl Stage {
         }
         self.cluster.kubectl.run(&words)?;
         self.release.wait_until_available()
+    }
+
+    /// Waits until nothing is left of what the operator has made for the stage's Models.
+    pub fn until_nothing_is_left(&self) -> anyhow::Result<()> {
+        wait("the end of all objects", SETTLED, || {
+            let all = "deployments,services,controllerrevisions,endpointslices,pods,daemonsets";
+            let left = self.space.run(&["get", all, "-l", "wick.dev/model", "-o", "name"])?;
+            Ok(left.trim().is_empty().then_some(()))
+        })
+    }
+
+    /// The pods of a part of the release.
+    pub fn pods_of_release(&self, part: &str) -> anyhow::Result<Vec<Value>> {
+        let selector = format!("app.kubernetes.io/component={part}");
+        let words = ["--namespace", NAMESPACE, "pods", "-l", &selector];
+        let list = self.cluster.kubectl.get(&words)?.unwrap_or_default();
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The metrics of each activator, as text.
+    pub fn activator_metrics(&self) -> anyhow::Result<Vec<String>> {
+        let read = |pod: &Value| {
+            let ip = pod["status"]["podIP"].as_str().context("an activator without an address")?;
+            Ok(http::get(SocketAddr::new(ip.parse()?, METRICS), "/metrics")?.text())
+        };
+        self.pods_of_release("activator")?.iter().map(read).collect()
     }
 
     pub fn end(self) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use support::machine::{self, Node};
 use wick_e2e::caller::Caller;
 use wick_e2e::chart::NAMESPACE;
@@ -79,21 +79,12 @@ fn unplaced(stage: &Stage) -> anyhow::Result<SocketAddr> {
 /// How many requests the activators hold.
 fn held(stage: &Stage) -> anyhow::Result<u64> {
     let mut held = 0;
-    for pod in activators(stage)? {
-        let ip = pod["status"]["podIP"].as_str().context("an activator without an address")?;
-        let addr = SocketAddr::new(ip.parse()?, 9090);
-        let text = wick_e2e::http::get(addr, "/metrics")?.text();
+    for text in stage.activator_metrics()? {
         let lines = text.lines().filter(|line| line.starts_with("wick_activator_held{"));
         let ours = lines.filter(|line| line.contains(&stage.space.name));
         held += ours.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
     }
     Ok(held)
-}
-
-fn activators(stage: &Stage) -> anyhow::Result<Vec<Value>> {
-    let words = ["--namespace", NAMESPACE, "pods", "-l", "app.kubernetes.io/component=activator"];
-    let list = stage.cluster.kubectl.get(&words)?.unwrap_or_default();
-    Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
 /// The only worker of a Model's only pod.
@@ -125,7 +116,7 @@ fn who_waits_at_an_activator_that_ends_is_told_at_once() -> anyhow::Result<()> {
     let node = Node::new(&stage.cluster)?;
     let waiting = Waiting::held(&stage, addr)?;
     let ended = Instant::now();
-    for pod in activators(&stage)? {
+    for pod in stage.pods_of_release("activator")? {
         let uid = pod["metadata"]["uid"].as_str().context("no uid")?;
         for pid in node.processes_of(uid) {
             machine::kill(pid)?;
@@ -150,10 +141,8 @@ fn an_operator_may_die_at_any_time() -> anyhow::Result<()> {
     }});
     let node = Node::new(&stage.cluster)?;
     let kill = |when: &str| {
-        let words =
-            ["--namespace", NAMESPACE, "pods", "-l", "app.kubernetes.io/component=operator"];
-        let list = stage.cluster.kubectl.get(&words)?.unwrap_or_default();
-        let pod = &list["items"][0]["metadata"];
+        let pod = stage.pods_of_release("operator")?.pop().context("no operator")?;
+        let pod = &pod["metadata"];
         let uid = pod["uid"].as_str().context("no operator")?;
         node.processes_of(uid).into_iter().try_for_each(machine::kill)?;
         // Its node is gone, too: the kubelet would wait longer and longer before it starts it again.
@@ -322,11 +311,7 @@ fn a_model_may_be_deleted_while_it_starts() -> anyhow::Result<()> {
         ensure!(after < AT_ONCE, "after {after:?}");
     }
     say(&format!("a Model deleted with {HELD} requests held: all were told 503"));
-    wait("the end of all objects", SETTLED, || {
-        let all = "deployments,services,controllerrevisions,endpointslices,pods,daemonsets";
-        let left = stage.space.run(&["get", all, "-l", "wick.dev/model", "-o", "name"])?;
-        Ok(left.trim().is_empty().then_some(()))
-    })?;
+    stage.until_nothing_is_left()?;
     stage.end()
 }
 

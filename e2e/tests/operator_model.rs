@@ -11,7 +11,6 @@ use wick_e2e::filetype::{PYTHON, classify};
 use wick_e2e::package;
 use wick_e2e::say;
 use wick_e2e::stage::{SETTLED, Stage};
-use wick_e2e::wait::wait;
 
 /// Between two requests of a client that calls now and then.
 const TRICKLE: Duration = Duration::from_millis(100);
@@ -47,11 +46,7 @@ fn a_model_sleeps_and_wakes_for_whoever_calls() -> anyhow::Result<()> {
     say(&format!("500 at once to a cold model: {} lost", lost.len()));
     assert_eq!(lost, Vec::<String>::new());
     stage.space.run(&["delete", "model/filetype"])?;
-    wait("the end of all objects", SETTLED, || {
-        let all = "deployments,services,controllerrevisions,endpointslices,pods";
-        let left = stage.space.run(&["get", all, "-l", "wick.dev/model", "-o", "name"])?;
-        Ok(left.trim().is_empty().then_some(()))
-    })?;
+    stage.until_nothing_is_left()?;
     stage.end()
 }
 

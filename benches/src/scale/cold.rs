@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use wick_e2e::chart::NAMESPACE;
 use wick_e2e::filetype::{PYTHON, classify};
-use wick_e2e::http;
 use wick_e2e::stage::{SETTLED, Stage};
 use wick_e2e::wait::wait;
 
@@ -139,13 +137,8 @@ fn detail(starts: &[Start], activator: &Value, peer: &[f64]) -> anyhow::Result<V
 
 /// Sum and count of each phase that the activators have seen, over all Models.
 fn phases(stage: &Stage) -> anyhow::Result<Value> {
-    let selector = "app.kubernetes.io/component=activator";
-    let columns = "jsonpath={range .items[*]}{.status.podIP}{\"\\n\"}{end}";
-    let words = ["--namespace", NAMESPACE, "get", "pods", "-l", selector, "-o", columns];
     let mut sums = json!({});
-    for ip in stage.cluster.kubectl.run(&words)?.lines() {
-        let ip: std::net::IpAddr = ip.parse().context("the activator's address")?;
-        let text = http::get((ip, 9090).into(), "/metrics")?.text();
+    for text in stage.activator_metrics()? {
         for line in text.lines() {
             let Some(rest) = line.strip_prefix("wick_activator_cold_start_seconds_") else {
                 continue;

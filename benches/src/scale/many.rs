@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +17,8 @@ use crate::bar;
 use crate::serving::machine;
 use crate::setup::Setup;
 use crate::stats::{median, quantile, round};
+
+use super::watch::Watch;
 
 pub const RSS: &str = "operator-rss-mib";
 pub const CHANGE: &str = "operator-change-s";
@@ -41,9 +41,9 @@ const COLUMNS: &str = "jsonpath={.metadata.name}|{.metadata.generation}|\
 const LOOK: Duration = Duration::from_millis(2);
 
 /// The Models' generations, as the API server tells whoever watches them.
-struct Watch {
-    child: Child,
+struct Models {
     seen: Arc<Mutex<BTreeMap<String, Seen>>>,
+    _watch: Watch,
 }
 
 #[derive(Clone, Default)]
@@ -59,24 +59,24 @@ pub fn run(_: &Setup, _: &[String]) -> anyhow::Result<()> {
     let image = stage.image("1.0.0")?;
     let operator = operator()?;
     let alone = memory(operator, "VmRSS")?;
-    let watch = Watch::start(&stage.cluster.kubectl, &stage.space.name)?;
+    let models = Models::watch(&stage.cluster.kubectl, &stage.space.name)?;
     let begun = Instant::now();
     for first in (0..MODELS).step_by(AT_ONCE) {
-        let models: Vec<Value> = (first..first + AT_ONCE).map(|n| model(n, &image)).collect();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": models});
+        let items: Vec<Value> = (first..first + AT_ONCE).map(|n| model(n, &image)).collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         stage.space.apply(&list.to_string())?;
         eprintln!("scale: {} of {MODELS} Models", first + AT_ONCE);
     }
     let created = begun.elapsed();
     wait("the operator's first look at all Models", LIMIT, || {
-        let cold = watch.seen.lock().values().filter(|seen| seen.ready == "Cold").count();
+        let cold = models.seen.lock().values().filter(|seen| seen.ready == "Cold").count();
         Ok((cold == MODELS).then_some(()))
     })?;
     eprintln!("scale: all Models are cold after {:.0?}", begun.elapsed());
     let mut took = Vec::new();
     for number in 0..CHANGES {
         // Spread over all of them.
-        took.push(change(&stage, &watch, number * (MODELS / CHANGES), number)?);
+        took.push(change(&stage, &models, number * (MODELS / CHANGES), number)?);
     }
     let peak = memory(operator, "VmHWM")?;
     let detail = json!({
@@ -92,7 +92,7 @@ pub fn run(_: &Setup, _: &[String]) -> anyhow::Result<()> {
     });
     bar::report(RSS, peak, "MiB", detail.clone());
     bar::report(CHANGE, quantile(&took, 1.0), "s", detail);
-    drop(watch);
+    drop(models);
     stage.end()
 }
 
@@ -109,15 +109,15 @@ fn model(number: usize, image: &str) -> Value {
 }
 
 /// From asking for a change of a Model until its status says that the operator has made it so.
-fn change(stage: &Stage, watch: &Watch, number: usize, value: usize) -> anyhow::Result<f64> {
+fn change(stage: &Stage, models: &Models, number: usize, value: usize) -> anyhow::Result<f64> {
     let (name, patch) = (name(number), json!({"spec": {"scale": {"maxReplicas": 11 + value}}}));
-    let before = watch.of(&name).generation;
+    let before = models.of(&name).generation;
     let asked = Instant::now();
     let object = format!("model/{name}");
     let patch = patch.to_string();
     stage.space.run(&["patch", &object, "--type=merge", "-p", &patch])?;
     while asked.elapsed() < LIMIT {
-        let seen = watch.of(&name);
+        let seen = models.of(&name);
         if seen.generation > before && seen.observed == seen.generation {
             let took = asked.elapsed().as_secs_f64();
             eprintln!("scale: a change of {name} took {took:.3} s");
@@ -158,41 +158,25 @@ fn memory(pid: u32, field: &str) -> anyhow::Result<f64> {
     Ok(kib.context("no such figure")?.parse::<f64>()? / 1024.0)
 }
 
-// === impl Watch ===
+// === impl Models ===
 
-impl Watch {
-    fn start(kubectl: &Kubectl, namespace: &str) -> anyhow::Result<Self> {
-        let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(kubectl.kubeconfig());
-        command.args(["--namespace", namespace, "get", "models", "--watch", "-o", COLUMNS]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("watch Models with kubectl")?;
-        let stdout = child.stdout.take().context("kubectl has no standard output")?;
+impl Models {
+    fn watch(kubectl: &Kubectl, namespace: &str) -> anyhow::Result<Self> {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let noted = Arc::clone(&seen);
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let mut columns = line.split('|').map(str::to_owned);
-                let mut next = || columns.next().unwrap_or_default();
-                let (name, generation, observed, ready) = (next(), next(), next(), next());
-                let number = |text: String| text.parse().unwrap_or(0);
-                let seen =
-                    Seen { generation: number(generation), observed: number(observed), ready };
-                noted.lock().insert(name, seen);
-            }
-        });
-        Ok(Self { child, seen })
+        let words = ["models", "-o", COLUMNS];
+        let watch = Watch::start(kubectl, namespace, &words, move |line, _| {
+            let mut columns = line.split('|').map(str::to_owned);
+            let mut next = || columns.next().unwrap_or_default();
+            let (name, generation, observed, ready) = (next(), next(), next(), next());
+            let number = |text: String| text.parse().unwrap_or(0);
+            let seen = Seen { generation: number(generation), observed: number(observed), ready };
+            noted.lock().insert(name, seen);
+        })?;
+        Ok(Self { seen, _watch: watch })
     }
 
     fn of(&self, name: &str) -> Seen {
         self.seen.lock().get(name).cloned().unwrap_or_default()
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Nothing useful can be done if it has ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }

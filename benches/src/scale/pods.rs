@@ -1,16 +1,16 @@
 //! What becomes of pods, and when, as an API server tells whoever watches them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use parking_lot::Mutex;
 use wick_e2e::kubectl::Kubectl;
+
+use super::watch::Watch;
 
 /// What is printed of a pod at each change.
 const COLUMNS: &str = "jsonpath={.metadata.name}|{.spec.nodeName}|{.status.podIP}{\"\\n\"}";
@@ -28,10 +28,10 @@ pub struct Steps {
     pub addressed: Option<(Instant, IpAddr)>,
 }
 
-/// `kubectl get --watch`, ended when dropped.
+/// The pods of a namespace, watched until this is dropped.
 pub struct Pods {
-    child: Child,
     seen: Arc<Mutex<BTreeMap<String, Steps>>>,
+    _watch: Watch,
 }
 
 // === impl Pods ===
@@ -39,22 +39,13 @@ pub struct Pods {
 impl Pods {
     /// Watch the pods of a namespace that have this label.
     pub fn watch(kubectl: &Kubectl, namespace: &str, selector: &str) -> anyhow::Result<Self> {
-        let config = kubectl.kubeconfig();
-        let mut kubectl = Command::new("kubectl");
-        kubectl.arg("--kubeconfig").arg(config);
-        kubectl.args(["--namespace", namespace, "get", "pods", "--watch"]);
-        kubectl.args(["-l", selector, "-o", COLUMNS]);
-        kubectl.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = kubectl.spawn().context("watch pods with kubectl")?;
-        let stdout = child.stdout.take().context("kubectl has no standard output")?;
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let noted = Arc::clone(&seen);
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                note(&mut noted.lock(), &line, Instant::now());
-            }
-        });
-        Ok(Self { child, seen })
+        let words = ["pods", "-l", selector, "-o", COLUMNS];
+        let watch = Watch::start(kubectl, namespace, &words, move |line, now| {
+            note(&mut noted.lock(), line, now);
+        })?;
+        Ok(Self { seen, _watch: watch })
     }
 
     /// The first pod that was made after `since`, if there is one yet.
@@ -77,14 +68,6 @@ impl Pods {
             thread::sleep(LOOK);
         }
         bail!("no pod had an address within {limit:?}")
-    }
-}
-
-impl Drop for Pods {
-    fn drop(&mut self) {
-        // Nothing useful can be done if it has ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
