@@ -184,8 +184,11 @@ impl GraphHandle {
         let job = move || {
             let Some(inputs) = place.lock().take() else { return };
             runner.counters.queued(queued.elapsed());
+            let outcome = runner.run(&inputs, &cancel);
+            // Whoever unloads the graph after the answer expects its memory back.
+            drop(runner);
             // Nobody may be waiting any more; then there is nothing to do.
-            _ = answer.send(runner.run(&inputs, &cancel));
+            _ = answer.send(outcome);
         };
         let busy = |_| InferError::Busy(self.name().to_owned());
         self.inner.compute.submit(job).map_err(busy)?;

@@ -78,9 +78,13 @@ fn unloading_gives_the_memory_back_with_tract() {
         let with = resident(&server);
         assert!(with > before + WEIGHTS / 2, "the model is not in memory: {before} {with}");
         control("unload");
-        let after = resident(&server);
-        let (took, kept) = (with - before, after.saturating_sub(before));
-        assert!(kept * 5 <= took, "of {took} bytes {kept} are kept");
+        // Threads that had a part in it end by themselves, after the answer.
+        let (took, start) = (with - before, Instant::now());
+        let kept = || resident(&server).saturating_sub(before);
+        while kept() * 5 > took {
+            assert!(start.elapsed() < PATIENCE, "of {took} bytes {} are kept", kept());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     // The first load is not among them: what it took is judged by the weights alone.
     let bare = resident(&server);
