@@ -153,8 +153,14 @@ fn an_operator_may_die_at_any_time() -> anyhow::Result<()> {
         let words =
             ["--namespace", NAMESPACE, "pods", "-l", "app.kubernetes.io/component=operator"];
         let list = stage.cluster.kubectl.get(&words)?.unwrap_or_default();
-        let uid = list["items"][0]["metadata"]["uid"].as_str().context("no operator")?;
+        let pod = &list["items"][0]["metadata"];
+        let uid = pod["uid"].as_str().context("no operator")?;
         node.processes_of(uid).into_iter().try_for_each(machine::kill)?;
+        // Its node is gone, too: the kubelet would wait longer and longer before it starts it again.
+        let name = pod["name"].as_str().context("no name")?;
+        let words =
+            ["--namespace", NAMESPACE, "delete", "pod", name, "--grace-period=0", "--force"];
+        stage.cluster.kubectl.run(&words)?;
         say(&format!("operator killed {when}"));
         anyhow::Ok(())
     };
