@@ -17,7 +17,8 @@ use wick_e2e::wait::wait;
 #[ignore = "needs root and a cluster; cargo xtask e2e"]
 fn an_image_is_kept_on_nodes_while_no_pod_runs() -> anyhow::Result<()> {
     let stage = Stage::new("prefetch")?;
-    stage.apply(&stage.image("9.11.0")?, &json!({"prefetch": {"policy": "Always"}}))?;
+    let image = stage.image("9.11.0")?;
+    stage.apply(&image, &json!({"prefetch": {"policy": "Always"}}))?;
     let keepers = || -> anyhow::Result<Vec<Value>> {
         let list = stage.space.get("daemonsets")?.unwrap_or_default();
         Ok(list["items"].as_array().cloned().unwrap_or_default())
@@ -39,7 +40,7 @@ fn an_image_is_kept_on_nodes_while_no_pod_runs() -> anyhow::Result<()> {
     assert_eq!(keepers()?.len(), 1);
     ensure!(classify(addr, PYTHON)? == "python");
 
-    stage.apply(&stage.image("9.11.0")?, &json!({"prefetch": {"policy": "Never"}}))?;
+    stage.apply(&image, &json!({"prefetch": {"policy": "Never"}}))?;
     wait("the end of what keeps it", SETTLED, || Ok(keepers()?.is_empty().then_some(())))?;
     stage.end()
 }
