@@ -1,5 +1,10 @@
-//! Bars of the fleet that need no broker: how long a plan takes, how that grows, and whether promises
-//! hold in many simulated runs.
+//! Bars of the fleet: how long a plan takes, how that grows, whether promises hold in many simulated
+//! runs, how soon a thousand agents at a real broker are where they should be, and what one of them
+//! costs that has nothing to do.
+
+mod broker;
+mod idle;
+mod links;
 
 use std::process::Command;
 use std::time::Instant;
@@ -34,18 +39,23 @@ const MIB: u64 = 1 << 20;
 
 type Bench = fn() -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 3] =
-    [("plan-10k-s", plan_10k), ("growth-exponent", growth), ("sim-broken", sim)];
+const BENCHES: [(&[&str], Bench); 5] = [
+    (&["plan-10k-s"], plan_10k),
+    (&["growth-exponent"], growth),
+    (&["sim-broken"], sim),
+    (&[links::CONVERGE], links::converge),
+    (&[idle::RSS, idle::CPU, idle::BYTES], idle::idle),
+];
 
 /// Run all benchmarks, or those that report one of the bars `only`.
 pub fn run(only: &[String]) -> anyhow::Result<()> {
-    let known = BENCHES.map(|(bar, _)| bar);
+    let known: Vec<&str> = BENCHES.iter().flat_map(|(bars, _)| bars.iter().copied()).collect();
     for bar in only {
         ensure!(known.contains(&bar.as_str()), "no bar `{bar}`; there is: {known:?}");
     }
-    for (bar, bench) in BENCHES {
-        if only.is_empty() || only.iter().any(|wanted| wanted == bar) {
-            eprintln!("== {bar}");
+    for (bars, bench) in BENCHES {
+        if only.is_empty() || only.iter().any(|wanted| bars.contains(&wanted.as_str())) {
+            eprintln!("== {}", bars.join(", "));
             bench()?;
         }
     }

@@ -13,6 +13,7 @@ mod bare;
 mod direct;
 mod fleet;
 mod http;
+mod meter;
 mod packages;
 mod registry;
 mod runtime;
@@ -32,7 +33,7 @@ fn main() -> anyhow::Result<()> {
     )?;
     let only: Vec<String> = args.collect();
     match name.as_str() {
-        // Needs nothing that was set up.
+        // Finds what it needs itself.
         "fleet" => return fleet::run(&only),
         // Its child, so that memory is a process' own.
         fleet::SCALE => return fleet::scale(&only),

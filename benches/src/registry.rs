@@ -6,7 +6,6 @@
 //! ```
 
 mod kills;
-mod meter;
 mod moves;
 mod part;
 mod speed;

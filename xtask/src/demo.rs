@@ -5,6 +5,8 @@
 //!   setup ─▶ build ─▶ pack three examples ─▶ serve the images ─▶ call them ─▶ stop
 //! ```
 
+pub mod fleet;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -71,9 +73,10 @@ const INDENT: &str = "    ";
 
 pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     let keep = match args {
+        [word, rest @ ..] if word == "fleet" => return fleet::run(house, rest),
         [] => false,
         [flag] if flag == "--serve" => true,
-        _ => bail!("usage: cargo xtask demo [--serve]"),
+        _ => bail!("usage: cargo xtask demo [--serve | fleet [--sites NUMBER]]"),
     };
     timed("set up: models, ONNX Runtime, guests", || setup::run(house))?;
     timed("built wick", || bench::build(house))?;

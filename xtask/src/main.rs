@@ -63,6 +63,8 @@ usage: cargo xtask COMMAND
                       --cluster adds those that install packages or need root;
                       `test devices` compares providers with the CPU, and nothing else
   demo [--serve]      serve the examples and call them; --serve keeps them up
+  demo fleet [--sites NUMBER]
+                      a hub, its broker and twenty agents: a version in waves, a bad one back
   bench NAME [BAR...] measure; `bench runtime` has the bars of the runtime
   fuzz [TARGET] [--seconds N]
                       search for inputs that break a parser's rules

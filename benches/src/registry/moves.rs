@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::meter::Meter;
 use super::part::{self, Part};
 use crate::bar;
+use crate::meter::Meter;
 use crate::setup::Setup;
 
 /// Weights of the image that is cut: long enough that a cut in the middle is one.

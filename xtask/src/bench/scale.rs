@@ -18,15 +18,20 @@ pub fn run(house: &House, bars: &[String], bench: &mut Command) -> anyhow::Resul
     if !bars.is_empty() && bars.iter().all(|bar| bar.starts_with(ALONE)) {
         return super::run_it(bench);
     }
+    bench.env("WICK_PEER_MLSERVER", clients::environment(house, "benches/peers/mlserver.txt")?);
+    in_cluster(house, CLUSTER, bench)
+}
+
+/// Run a benchmark that installs the chart in a cluster of its own.
+pub fn in_cluster(house: &House, name: &str, bench: &mut Command) -> anyhow::Result<()> {
     ensure!(cluster::is_root(), "the benchmark starts a cluster: run it as root");
     shim::build(house)?;
-    bench.env("WICK_E2E_CLUSTER", CLUSTER);
+    bench.env("WICK_E2E_CLUSTER", name);
     bench.env("WICK_XTASK", e2e::this_program()?);
     bench.env("WICK_E2E_PROGRAMS", cluster::programs(house)?);
     bench.env(chart::VARIABLE, chart::helm(house)?.context("there is no `go` for Helm")?);
-    bench.env("WICK_PEER_MLSERVER", clients::environment(house, "benches/peers/mlserver.txt")?);
-    cluster::up(house, CLUSTER)?;
+    cluster::up(house, name)?;
     let done = super::run_it(bench);
-    let stopped = cluster::down(house, CLUSTER);
+    let stopped = cluster::down(house, name);
     done.and(stopped)
 }

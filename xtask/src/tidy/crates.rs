@@ -188,6 +188,7 @@ const RULES: &[Rule] = &[
         uses: &[
             "wick-package",
             "wick-fleet",
+            "wick-agent",
             "wick-sim",
             "wick-registry",
             "wick-nn",

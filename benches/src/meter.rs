@@ -1,5 +1,5 @@
-//! Stands between a client and the registry, counts the bytes that come back, and cuts the line when it
-//! is told to. Knows no HTTP.
+//! Stands between a client and a server, counts the bytes of both ways, and cuts the line when it is told
+//! to. Knows no protocol.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,6 +18,7 @@ pub struct Meter {
 
 #[derive(Default)]
 struct Line {
+    there: AtomicU64,
     back: AtomicU64,
     /// No byte passes.
     cut: AtomicBool,
@@ -45,6 +46,11 @@ impl Meter {
         self.line.back.load(Ordering::Relaxed)
     }
 
+    /// Bytes of both ways so far.
+    pub fn both(&self) -> u64 {
+        self.line.there.load(Ordering::Relaxed) + self.bytes()
+    }
+
     /// End all connections and every new one, or let them pass again.
     pub fn cut(&self, cut: bool) {
         self.line.cut.store(cut, Ordering::Relaxed);
@@ -57,20 +63,25 @@ fn relay(client: TcpStream, to: SocketAddr, line: &Arc<Line>) -> io::Result<()> 
     }
     let server = TcpStream::connect(to)?;
     let (from, onto) = (client.try_clone()?, server.try_clone()?);
-    // What goes there is not counted.
-    thread::spawn(move || drop(copy(from, onto, &Line::default())));
-    copy(server, client, line)
+    let shared = line.clone();
+    thread::spawn(move || drop(copy(from, onto, &shared.there, &shared.cut)));
+    copy(server, client, &line.back, &line.cut)
 }
 
-fn copy(mut from: TcpStream, mut onto: TcpStream, line: &Line) -> io::Result<()> {
+fn copy(
+    mut from: TcpStream,
+    mut onto: TcpStream,
+    count: &AtomicU64,
+    cut: &AtomicBool,
+) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = from.read(&mut buffer).unwrap_or(0);
-        let cut = line.cut.load(Ordering::Relaxed);
+        let cut = cut.load(Ordering::Relaxed);
         if read == 0 || cut || onto.write_all(&buffer[..read]).is_err() {
             drop(from.shutdown(Shutdown::Both));
             return onto.shutdown(Shutdown::Both);
         }
-        line.back.fetch_add(read as u64, Ordering::Relaxed);
+        count.fetch_add(read as u64, Ordering::Relaxed);
     }
 }
