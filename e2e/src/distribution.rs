@@ -29,19 +29,38 @@ pub fn image(wick: &Path, reference: &str) -> anyhow::Result<Image> {
     let scratch = tempfile::tempdir().context("make a folder")?;
     let stripped = strip(wick, &scratch.path().join("wick"))?;
     let mut image = Image::new(reference).program(&program, &stripped)?;
-    for library in linked(wick)? {
-        let name = library.file_name().context("a library without a name")?.to_string_lossy();
-        image = image.program(&format!("{libraries}/{name}"), &library)?;
-    }
+    image = with_libraries(image, wick, None, &libraries)?;
     if let Ok(certificates) = fs::read(CERTIFICATES) {
         image = image.file(CERTIFICATES, certificates);
     }
-    // The executable names its loader in /lib64 or /lib, and that looks for libraries in /lib.
-    let image = image.link("/lib", &libraries).link("/lib64", &libraries);
     let image = image.link("/usr/local/bin/wick", &program).file("/etc/passwd", PASSWD);
     let image = image.env("PATH", "/usr/local/bin").label("org.opencontainers.image.title", "wick");
     let image = image.label("org.opencontainers.image.version", VERSION);
     Ok(image.user(USER).entrypoint(&[&program]))
+}
+
+/// An image of Debian's mosquitto, as `cargo xtask` unpacks it into a folder.
+pub fn mosquitto(unpacked: &Path, reference: &str) -> anyhow::Result<Image> {
+    let program = unpacked.join("usr/sbin/mosquitto");
+    let beside = unpacked.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let image = Image::new(reference).program("/usr/sbin/mosquitto", &program)?;
+    let image = with_libraries(image, &program, Some(&beside), "/opt/mosquitto/lib")?;
+    Ok(image.env("PATH", "/usr/sbin").file("/etc/passwd", PASSWD).user(USER))
+}
+
+/// The image with what its program is linked with, of which some may lie in a folder of its own.
+fn with_libraries(
+    mut image: Image,
+    program: &Path,
+    beside: Option<&Path>,
+    folder: &str,
+) -> anyhow::Result<Image> {
+    for library in linked(program, beside)? {
+        let name = library.file_name().context("a library without a name")?.to_string_lossy();
+        image = image.program(&format!("{folder}/{name}"), &library)?;
+    }
+    // The executable names its loader in /lib64 or /lib, and that looks for libraries in /lib.
+    Ok(image.link("/lib", folder).link("/lib64", folder))
 }
 
 /// The executable without what only a debugger reads, which in a development build is most of it.
@@ -55,13 +74,18 @@ fn strip(wick: &Path, to: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The loader and the libraries of an executable, as this machine finds them.
-fn linked(wick: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(wick).output().context("run ldd")?;
+fn linked(program: &Path, beside: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    let mut ldd = Command::new("ldd");
+    if let Some(folder) = beside {
+        ldd.env("LD_LIBRARY_PATH", folder);
+    }
+    let output = ldd.arg(program).output().context("run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "ldd {}: {text}", wick.display());
-    ensure!(!text.contains("not found"), "{} lacks libraries:\n{text}", wick.display());
+    let shown = program.display();
+    ensure!(output.status.success(), "ldd {shown}: {text}");
+    ensure!(!text.contains("not found"), "{shown} lacks libraries:\n{text}");
     let found = paths(&text);
-    ensure!(!found.is_empty(), "ldd {} names no libraries:\n{text}", wick.display());
+    ensure!(!found.is_empty(), "ldd {shown} names no libraries:\n{text}");
     Ok(found)
 }
 

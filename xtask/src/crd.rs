@@ -10,6 +10,6 @@ const WRITE: &str = "WICK_WRITE_CRD";
 pub fn run(house: &House) -> anyhow::Result<()> {
     let mut cargo = house.cargo();
     cargo.args(["test", "--quiet", "-p", "wick-api", "-p", "wick-features", "--test", "crd"]);
-    cargo.args(["--", "the_file_in_deploy"]).env(WRITE, "1");
+    cargo.args(["--", "the_files_in_deploy"]).env(WRITE, "1");
     tools::run(&mut cargo)
 }

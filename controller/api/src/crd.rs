@@ -1,4 +1,4 @@
-//! The CustomResourceDefinition: what is derived from the types, with the rules added and what
+//! The CustomResourceDefinitions: what is derived from the types, with the rules added and what
 //! Kubernetes has no use for taken out.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -6,6 +6,7 @@ use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::Model;
+use crate::fleet::{Rollout, Site};
 use crate::rules::RULES;
 
 /// Longest name of a Model: with what a revision adds, the ReplicaSet's and the pod's hashes it
@@ -15,15 +16,19 @@ const MAX_NAME: usize = 35;
 /// Names of Services start with a letter.
 const NAME: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 
+/// Names of sites and rollouts are DNS labels: a site's is a level of a topic.
+const MAX_LABEL: usize = 63;
+const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// What of a rollout stays once it has begun.
+const KEPT: [&str; 3] = ["select", "models", "remove"];
+
 /// The definition of `Model`.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(Model::crd()).expect("a definition is plain data");
     let schema = root(&mut crd);
     tidy(schema);
-    schema["properties"]["metadata"] = json!({
-        "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": MAX_NAME, "pattern": NAME}},
-    });
+    name(schema, NAME, MAX_NAME);
     for rule in &RULES {
         let mut written = json!({"rule": rule.cel, "message": rule.message});
         if !rule.field.is_empty() {
@@ -38,9 +43,44 @@ pub fn crd() -> CustomResourceDefinition {
     serde_json::from_value(crd).expect("what was added belongs to a definition")
 }
 
+/// The definitions of `Site` and `Rollout`, which a hub reads.
+pub fn fleet_crds() -> [CustomResourceDefinition; 2] {
+    [Site::crd(), Rollout::crd()].map(|derived| {
+        let kind = derived.spec.names.kind.clone();
+        let mut crd = serde_json::to_value(derived).expect("a definition is plain data");
+        let schema = root(&mut crd);
+        tidy(schema);
+        name(schema, LABEL, MAX_LABEL);
+        if kind == "Rollout" {
+            schema["x-kubernetes-validations"] = json!([{
+                "rule": begun(),
+                "message": "it has begun, and keeps its models, remove and select: give the change another name",
+            }]);
+        }
+        serde_json::from_value(crd).expect("what was added belongs to a definition")
+    })
+}
+
+/// CEL: either the hub has not begun with it, or each field that stays is as it was.
+fn begun() -> String {
+    let same = KEPT.map(|field| {
+        let (new, old) = (format!("self.spec.{field}"), format!("oldSelf.spec.{field}"));
+        format!("has({new}) == has({old}) && (!has({new}) || {new} == {old})")
+    });
+    format!("!has(oldSelf.status) || !has(oldSelf.status.phase) || ({})", same.join(" && "))
+}
+
 /// The schema of the one version that there is.
 pub fn root(crd: &mut Value) -> &mut Value {
     &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+}
+
+/// What names of these objects are.
+fn name(schema: &mut Value, pattern: &str, max: usize) {
+    schema["properties"]["metadata"] = json!({
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": max, "pattern": pattern}},
+    });
 }
 
 /// The schema at a path such as `spec.env[]`. A path that does not exist would make an object

@@ -1,6 +1,8 @@
 //! What a fleet's operator writes, in files of a repository or in a cluster: `Site` and `Rollout`.
 //! A field that is not known is refused, since a slip in one would move a fleet.
 
+mod status;
+
 #![allow(
     clippy::duplicated_attributes,
     reason = "it takes the parts of several columns for attributes of one thing"
@@ -17,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::schema;
 use crate::text::{Percent, Quantity, Span, number_or_text, number_or_text_schema};
+pub use status::{RolloutPhase, RolloutStatus, SiteCounts, SiteStatus};
 
 /// Models of one rollout, and of one site.
 const MAX_MODELS: usize = 64;
@@ -53,8 +56,22 @@ const AMOUNT: &str = "^([1-9][0-9]{0,6}|[1-9][0-9]?%|100%)$";
     kind = "Site",
     namespaced,
     category = "wick",
+    status = "SiteStatus",
     derive = "PartialEq",
     doc = "A site of a fleet: what is known of it better than it knows itself.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Online", type_ = "boolean", json_path = ".status.online"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".status.generation"),
+    printcolumn(name = "Serving", type_ = "integer", json_path = ".status.serving"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -83,8 +100,20 @@ pub struct SiteSpec {
     kind = "Rollout",
     namespaced,
     category = "wick",
+    status = "RolloutStatus",
     derive = "PartialEq",
     doc = "One change for many sites of a fleet. What it changes stays: another change has another name.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Wave", type_ = "integer", json_path = ".status.wave"),
+    printcolumn(name = "Waves", type_ = "integer", json_path = ".status.waves"),
+    printcolumn(name = "Sites", type_ = "integer", json_path = ".status.sites.total"),
+    printcolumn(name = "Done", type_ = "integer", json_path = ".status.sites.done"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

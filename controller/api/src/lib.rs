@@ -1,5 +1,5 @@
-//! What users of a cluster write (`Model`), and those of a fleet (`Site`, `Rollout` of [`fleet`]), and what they are told about it: types, schema,
-//! conditions and reasons.
+//! What users of a cluster write (`Model`), and those of a fleet (`Site`, `Rollout` of [`fleet`]), and what
+//! they are told about it: types, schema, conditions and reasons.
 //!
 //! No I/O and no decisions: how a `Model` becomes pods is the operator's. What the schema and
 //! its rules refuse in a cluster, [`check()`] refuses anywhere, with the same paths.
@@ -18,7 +18,7 @@ mod status;
 mod text;
 
 pub use check::{Mistake, check, parse};
-pub use crd::crd;
+pub use crd::{crd, fleet_crds};
 pub use model::{
     ConfigKey, EnvVar, EnvVarSource, Model, ModelSpec, PackageSource, Prefetch, PrefetchPolicy,
     SecretKey, SecretName, Signature,

@@ -240,23 +240,31 @@ pub struct ResolvedPackage {
 impl ModelStatus {
     /// Say a reason. Its condition keeps the time of its last change if only words differ.
     pub fn say(&mut self, reason: Reason, message: &str, now: &Time, generation: Option<i64>) {
-        let type_ = reason.condition().as_str();
-        let old = self.conditions.iter().position(|condition| condition.type_ == type_);
-        let since = old.and_then(|index| {
-            let condition = &self.conditions[index];
-            (condition.status == reason.status()).then(|| condition.last_transition_time.clone())
-        });
         let condition = Condition {
-            type_: type_.to_owned(),
+            type_: reason.condition().as_str().to_owned(),
             status: reason.status(),
             reason: reason.code().to_owned(),
             message: if message.is_empty() { reason.meaning() } else { message }.to_owned(),
-            last_transition_time: since.unwrap_or_else(|| now.clone()),
+            last_transition_time: now.clone(),
             observed_generation: generation,
         };
-        match old {
-            Some(index) => self.conditions[index] = condition,
-            None => self.conditions.push(condition),
+        condition.put(&mut self.conditions);
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    /// Put it in the place of the one of its type, whose time it keeps if only words differ.
+    pub fn put(mut self, conditions: &mut Vec<Self>) {
+        match conditions.iter_mut().find(|old| old.type_ == self.type_) {
+            Some(old) => {
+                if old.status == self.status {
+                    self.last_transition_time = old.last_transition_time.clone();
+                }
+                *old = self;
+            }
+            None => conditions.push(self),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 use wick_api::{Model, Span, parse};
 
@@ -12,9 +13,18 @@ const WRITE: &str = "WICK_WRITE_CRD";
 
 const HEADER: &str = "# Written by `cargo xtask crd` from controller/api; changes here are lost.\n";
 
-fn schema() -> Value {
-    let mut crd = serde_json::to_value(wick_api::crd()).unwrap();
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+/// The schemas of `Model`, `Site` and `Rollout`.
+fn schemas() -> Vec<Value> {
+    let all = definitions().map(|crd| {
+        let mut crd = serde_json::to_value(crd).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+    });
+    all.into()
+}
+
+fn definitions() -> [CustomResourceDefinition; 3] {
+    let [site, rollout] = wick_api::fleet_crds();
+    [wick_api::crd(), site, rollout]
 }
 
 fn model(spec: Value) -> Value {
@@ -40,18 +50,22 @@ fn mistakes(value: Value) -> Vec<String> {
 }
 
 #[test]
-fn the_file_in_deploy_is_this_definition() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds/wick.dev_models.yaml");
-    let text = HEADER.to_owned() + &serde_saphyr::to_string(&wick_api::crd()).unwrap();
-    if std::env::var_os(WRITE).is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &text).unwrap();
+fn the_files_in_deploy_are_these_definitions() {
+    for crd in definitions() {
+        let file = format!("../../deploy/crds/{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = HEADER.to_owned() + &serde_saphyr::to_string(&crd).unwrap();
+        if std::env::var_os(WRITE).is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        let there = fs::read_to_string(&path).unwrap_or_default();
+        let shown = path.display();
+        assert!(there == text, "{shown} is not what the types say: run `cargo xtask crd`");
+        // The YAML says what the types say, whoever wrote it.
+        let read: Value = serde_saphyr::from_str(&there).unwrap();
+        assert_eq!(read, serde_json::to_value(crd).unwrap());
     }
-    let there = fs::read_to_string(&path).unwrap_or_default();
-    assert!(there == text, "{} is not what the types say: run `cargo xtask crd`", path.display());
-    // The YAML says what the types say, whoever wrote it.
-    let read: Value = serde_saphyr::from_str(&there).unwrap();
-    assert_eq!(read, serde_json::to_value(wick_api::crd()).unwrap());
 }
 
 #[test]
@@ -81,10 +95,11 @@ fn every_text_list_and_map_is_bounded() {
             }
         }
     }
-    let schema = schema();
     let mut found = Vec::new();
-    for part in ["spec", "status"] {
-        walk(&format!(".{part}"), &schema["properties"][part], &mut found);
+    for schema in schemas() {
+        for part in ["spec", "status"] {
+            walk(&format!(".{part}"), &schema["properties"][part], &mut found);
+        }
     }
     found.retain(|line| !line.contains("{} has no"));
     assert!(found.is_empty(), "{found:#?}");
@@ -93,7 +108,7 @@ fn every_text_list_and_map_is_bounded() {
 #[test]
 fn defaults_of_the_schema_are_those_of_the_types() {
     let model = parse(with(|_| {})).unwrap();
-    let schema = schema();
+    let schema = &schemas()[0];
     let spec = serde_json::to_value(&model.spec).unwrap();
     for field in ["scale", "rollout", "prefetch"] {
         assert_eq!(schema["properties"]["spec"]["properties"][field]["default"], spec[field]);

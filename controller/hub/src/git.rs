@@ -11,6 +11,7 @@ use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Tags};
 
 use crate::policy::{File, ROLLOUTS, SITES};
+use crate::source::{Fetched, Origin};
 
 /// What is kept of the repository: its one commit.
 const DEPTH: NonZeroU32 = NonZeroU32::MIN;
@@ -37,13 +38,6 @@ pub struct GitSettings {
     pub token: Option<PathBuf>,
     /// A private key for SSH.
     pub ssh_key: Option<PathBuf>,
-}
-
-/// A commit and its files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
-    pub commit: String,
-    pub files: Vec<File>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +92,7 @@ impl GitSettings {
                 let _ = fs::remove_dir_all(folder);
             }
         })?;
-        Ok(Some(Fetched { commit: text, files }))
+        Ok(Some(Fetched { origin: Origin::Git, commit: text, files }))
     }
 
     fn full_name(&self) -> String {

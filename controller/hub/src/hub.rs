@@ -11,11 +11,11 @@ use wick_fleet::plan::{Order, Plan, lint, plan};
 use wick_fleet::{Moment, SiteName};
 
 use crate::ask::{self, Answer, Ask, OrderDone, problem};
-use crate::git::Fetched;
 use crate::link::Heard;
 use crate::policy::{self, Documents};
 use crate::record::{self, Asked};
 use crate::shared::{KeptPolicy, LinkState, POLICY, Shared};
+use crate::source::Fetched;
 use crate::store::{Change, Table};
 
 /// Inputs that wait for the loop. Who has more waits too.
@@ -166,16 +166,16 @@ impl Hub {
 
     /// Take a policy that is good; of one that isn't, say why.
     fn adopt(&mut self, fetched: Fetched) -> bool {
-        let Fetched { commit, files } = fetched;
+        let Fetched { origin, commit, files } = fetched;
         let read = policy::read(&files);
         let mut state = self.shared.state.write();
         state.source.looked = Some(now());
+        state.source.tried = Some(commit.clone());
         let documents = match read {
             Ok(documents) => documents,
-            Err(mistakes) => {
-                let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%commit, mistakes = mistakes.len(), first, "the policy stays as it was");
-                let error = format!("commit {commit} has {} mistakes: {first}", mistakes.len());
+            Err(mut mistakes) => {
+                let error = origin.mistaken(&commit, &mut mistakes);
+                tracing::warn!(%commit, %error, "the policy stays as it was");
                 state.source.error = Some(error);
                 state.source.mistakes = mistakes;
                 return false;
@@ -183,7 +183,8 @@ impl Hub {
         };
         if let Some(error) = objection(state.documents.as_ref(), &documents, &state.plan) {
             tracing::warn!(%commit, %error, "the policy stays as it was");
-            state.source.error = Some(format!("commit {commit}: {error}"));
+            state.source.error = Some(origin.refused(&commit, error));
+            state.source.mistakes.clear();
             return false;
         }
         drop(state);
@@ -191,7 +192,7 @@ impl Hub {
         change.put(Table::Meta, POLICY, &KeptPolicy { commit: commit.clone(), files });
         let asked = Asked {
             at: now(),
-            who: "git".to_owned(),
+            who: origin.as_str().to_owned(),
             what: "policy".to_owned(),
             about: commit.clone(),
         };

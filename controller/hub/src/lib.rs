@@ -1,7 +1,7 @@
-//! The hub of a fleet: policies from git, decisions by [`wick_fleet`], and what sites are to have over MQTT.
+//! The hub of a fleet: policies from git or a cluster, decisions by [`wick_fleet`], and what sites are to have over MQTT.
 //!
 //! ```text
-//!  git ──▶ source ─▶ policy ─┐
+//!  git, cluster ─▶ policy ────┐
 //!  sites ─▶ link ──▶ heard ──┼─▶ hub: plan, lint ─▶ store ─▶ link ─▶ sites
 //!  people ─▶ serve ─ orders ─┘
 //! ```
@@ -12,6 +12,7 @@
 mod admit;
 mod ask;
 mod authority;
+mod cluster;
 mod git;
 mod heard;
 mod hub;
@@ -30,11 +31,13 @@ mod token;
 
 pub use admit::ListError;
 pub use authority::{Authority, AuthorityError, CA_FILE, HUB_FILES, LIST_FILE, SERVER_FILES};
+pub use cluster::ClusterSettings;
 pub use git::{GitError, GitSettings};
 pub use link::{Broker, BrokerError, LinkError};
 pub use mosquitto::{acl, config};
 pub use policy::{File, Mistake};
 pub use serve::ListenError;
-pub use start::{Hub, HubError, Settings, init, make_token};
+pub use source::Source;
+pub use start::{Hub, HubError, Settings, ca, init, make_token, renew};
 pub use store::StoreError;
 pub use token::Role;

@@ -18,7 +18,7 @@ pub const SITES: &str = "sites/";
 pub const ROLLOUTS: &str = "rollouts/";
 
 /// What every object says of itself.
-const API_VERSION: &str = "wick.dev/v1alpha1";
+pub const API_VERSION: &str = "wick.dev/v1alpha1";
 
 /// Most mistakes that are told at once; the next are found when these are gone.
 const MAX_MISTAKES: usize = 50;

@@ -74,7 +74,7 @@ pub(crate) fn router(api: Api) -> Router {
 /// What needs no token and says nothing of sites by name.
 pub(crate) fn control(api: Api) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { raw("text/plain", "ok\n") }))
+        .route("/livez", get(|| async { raw("text/plain", "ok\n") }))
         .route("/readyz", get(read::ready))
         .route("/metrics", get(metrics::metrics))
         .with_state(api)

@@ -34,6 +34,8 @@ pub struct Shared {
     pub told_broker: Broker,
     pub outbox: Outbox,
     pub counts: Counts,
+    /// The hash of the token that whoever runs the hub has given it in a file, in force while that is so.
+    pub admin: Option<String>,
     /// Somebody says that there is a new policy.
     pub pull: Arc<Notify>,
 }
@@ -58,8 +60,10 @@ pub struct State {
 pub struct SourceState {
     pub url: String,
     pub reference: String,
-    /// The commit that is in force.
+    /// The commit that is in force; of a cluster a digest of all that was read.
     pub commit: Option<String>,
+    /// The one that was looked at last, whether it is in force or not.
+    pub tried: Option<String>,
     /// When it was last looked at.
     pub looked: Option<Moment>,
     /// Why the newest commit is not in force, or can't be had.
@@ -150,6 +154,7 @@ impl Shared {
             told_broker,
             outbox: Outbox::default(),
             counts: Counts::default(),
+            admin: None,
             pull: Arc::default(),
         })
     }

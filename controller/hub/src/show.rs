@@ -152,6 +152,16 @@ fn summary(state: &State, name: &RolloutName, progress: &Progress) -> RolloutSho
     }
 }
 
+// === impl SiteShown ===
+
+impl SiteShown {
+    /// Whether it serves what it is to have, and goes nowhere else.
+    pub fn is_converged(&self) -> bool {
+        let settled = self.state.is_some_and(SiteState::is_settled);
+        self.serving == self.generation && (settled || self.generation == 0)
+    }
+}
+
 // === impl Totals ===
 
 impl Totals {
@@ -178,6 +188,11 @@ impl Totals {
 // === impl Counts ===
 
 impl Counts {
+    pub fn total(&self) -> usize {
+        let Self { planned, waiting, moving, done, failed, skipped, undone } = self;
+        planned + waiting + moving + done + failed + skipped + undone
+    }
+
     fn of(progress: &Progress) -> Self {
         let mut counts = Self::default();
         for mark in progress.sites.values() {

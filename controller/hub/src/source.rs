@@ -1,4 +1,5 @@
-//! Looks for new policies: every so often, and at once when somebody says that there is one.
+//! Where policies come from. Of a repository: looked at every so often, and at once when somebody says that there
+//! is a new commit. Of a cluster: [`crate::cluster`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,14 +9,40 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::git::{Fetched, GitError, GitSettings};
+use crate::cluster::ClusterSettings;
+use crate::git::{GitError, GitSettings};
 use crate::hub::Input;
+use crate::policy::{File, Mistake};
 
 /// Shortest time between two fetches, however often somebody asks: the repository is somebody else's server.
 const PACE: Duration = Duration::from_secs(2);
 
 /// Longest fetch. One that takes longer is told, and waited for.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Where policies come from.
+#[derive(Clone)]
+pub enum Source {
+    /// A repository, and how often it is looked at.
+    Git(GitSettings, Duration),
+    /// `Site` and `Rollout` of a namespace, which are heard as they change.
+    Cluster(ClusterSettings),
+}
+
+/// Files that are to be the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    pub origin: Origin,
+    /// Which they are: the same files have the same one.
+    pub commit: String,
+    pub files: Vec<File>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Git,
+    Cluster,
+}
 
 /// Fetch for as long as there is a hub.
 pub async fn follow(
@@ -68,7 +95,55 @@ async fn fetch(
     work.await.ok()
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+// === impl Source ===
+
+impl Source {
+    /// Where, and which part of it, for people. Without a password that somebody wrote into an address.
+    pub fn shown(&self) -> (String, String) {
+        match self {
+            Self::Git(git, _) => (without_password(&git.url), git.reference.clone()),
+            Self::Cluster(cluster) => ("kubernetes".to_owned(), cluster.namespace.clone()),
+        }
+    }
+}
+
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) if scheme != "ssh" => format!("{scheme}://…@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// Whose change it is, in the audit.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Git => "git",
+            Self::Cluster => "kubernetes",
+        }
+    }
+
+    /// What is wrong with a policy, in the words of where it is from. Objects have no lines.
+    pub fn mistaken(self, commit: &str, mistakes: &mut [Mistake]) -> String {
+        if self == Self::Cluster {
+            mistakes.iter_mut().for_each(|mistake| mistake.line = None);
+        }
+        let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+        self.refused(commit, format!("{} mistakes, the first: {first}", mistakes.len()))
+    }
+
+    /// Why a policy is not taken.
+    pub fn refused(self, commit: &str, why: String) -> String {
+        match self {
+            Self::Git => format!("commit {commit}: {why}"),
+            Self::Cluster => why,
+        }
+    }
+}
+
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

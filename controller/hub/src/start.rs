@@ -11,12 +11,12 @@ use wick_fleet::Moment;
 
 use crate::admit::ListError;
 use crate::authority::{Authority, AuthorityError, SERVER_FILES};
-use crate::git::GitSettings;
+use crate::cluster;
 use crate::hub::{self, MAX_INPUTS, now};
 use crate::link::{self, Broker, LinkError};
 use crate::serve::{self, Api, ListenError, Listener};
 use crate::shared::Shared;
-use crate::source;
+use crate::source::{self, Source};
 use crate::store::{Change, Store, StoreError, Table};
 use crate::token::{self, Grant, Role, Token};
 
@@ -24,20 +24,23 @@ use crate::token::{self, Grant, Role, Token};
 const STORE: &str = "hub.redb";
 const COPY: &str = "policy.git";
 
+/// Shortest token that somebody may have made by hand.
+const MIN_ADMIN_TOKEN: usize = 32;
+
 /// How long the first token holds.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// What a hub runs with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     pub dir: PathBuf,
     /// The broker as sites are told of it.
     pub broker: Broker,
     /// The broker as the hub reaches it.
     pub link: Broker,
-    pub git: GitSettings,
-    /// How often the repository is looked at.
-    pub every: Duration,
+    pub source: Source,
+    /// A file with a token of an admin, for whoever can't be there when the hub is made.
+    pub admin_token: Option<PathBuf>,
     pub listen: SocketAddr,
     pub tls: bool,
     pub control: Option<SocketAddr>,
@@ -63,19 +66,39 @@ pub enum HubError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("{}: it is no token: write at least {MIN_ADMIN_TOKEN} characters that nobody guesses", .0.display())]
+    AdminToken(PathBuf),
+    #[error("{} can't be read", .path.display())]
+    AdminTokenFile { path: PathBuf, source: std::io::Error },
     #[error("the system gives no random bytes")]
     Random(#[source] std::io::Error),
     #[error("a task of the hub ended by itself")]
     Ended,
 }
 
-/// Make a new fleet's folder. The token of its first admin, which nothing keeps.
+/// Make a new fleet's folder.
 ///
 /// # Errors
 /// There is a hub already, or the folder can't be written.
-pub fn init(dir: &Path, names: &[String]) -> Result<String, HubError> {
+pub fn init(dir: &Path, names: &[String]) -> Result<(), HubError> {
     Authority::init(dir, names, SystemTime::now())?;
-    make_token(dir, "admin", Role::Admin)
+    Ok(())
+}
+
+/// Make new certificates for hub and broker by these names, in a folder that is a hub's already.
+///
+/// # Errors
+/// The folder is no hub's, or can't be written.
+pub fn renew(dir: &Path, names: &[String]) -> Result<(), HubError> {
+    Ok(Authority::open(dir)?.servers(names, SystemTime::now())?)
+}
+
+/// The certificate of the authority by which sites and people trust the fleet.
+///
+/// # Errors
+/// The folder is no hub's.
+pub fn ca(dir: &Path) -> Result<String, HubError> {
+    Ok(Authority::open(dir)?.ca().to_owned())
 }
 
 /// A new token for a role, straight into the store of a hub that doesn't run.
@@ -103,12 +126,13 @@ impl Hub {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Store::open(&settings.dir.join(STORE))?;
         let authority = Authority::open(&settings.dir)?;
-        let shared = Arc::new(Shared::load(store, authority, settings.broker.clone())?);
+        let mut shared = Shared::load(store, authority, settings.broker.clone())?;
+        shared.admin = settings.admin_token.as_deref().map(admin_token).transpose()?;
+        let shared = Arc::new(shared);
         shared.write_list()?;
         let known = {
             let mut state = shared.state.write();
-            state.source.url = shown(&settings.git.url);
-            state.source.reference.clone_from(&settings.git.reference);
+            (state.source.url, state.source.reference) = settings.source.shown();
             state.source.commit.clone()
         };
         let files = SERVER_FILES;
@@ -132,10 +156,15 @@ impl Hub {
         tasks.spawn(ends(listener.serve(router)));
         let (hub, link, told) = (shared.clone(), shared.clone(), inputs.clone());
         tasks.spawn(ends(hub::run(hub, receiver)));
-        let (git, pull, copy) =
-            (settings.git.clone(), shared.pull.clone(), settings.dir.join(COPY));
-        let follow = source::follow(git, copy, settings.every, known, pull, inputs);
-        tasks.spawn(ends(follow));
+        match settings.source {
+            Source::Git(git, every) => {
+                let (pull, copy) = (shared.pull.clone(), settings.dir.join(COPY));
+                tasks.spawn(ends(source::follow(git, copy, every, known, pull, inputs)));
+            }
+            Source::Cluster(cluster) => {
+                tasks.spawn(ends(cluster::follow(cluster, known, shared.clone(), inputs)));
+            }
+        }
         tasks.spawn(async move { Ok(link::follow(&settings.link, link, told).await?) });
         Ok(Self { api, control, shared, tasks })
     }
@@ -158,16 +187,18 @@ impl Hub {
     }
 }
 
+/// The hash of the token in a file.
+fn admin_token(path: &Path) -> Result<String, HubError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| HubError::AdminTokenFile { path: path.to_owned(), source })?;
+    if text.trim().len() < MIN_ADMIN_TOKEN {
+        return Err(HubError::AdminToken(path.to_owned()));
+    }
+    Ok(token::hash(&text))
+}
+
 /// A task that goes on for as long as the hub.
 async fn ends(task: impl Future<Output = ()>) -> Result<(), HubError> {
     task.await;
     Err(HubError::Ended)
-}
-
-/// An address without a password that somebody wrote into it.
-fn shown(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) if scheme != "ssh" => format!("{scheme}://…@{host}"),
-        _ => url.to_owned(),
-    }
 }

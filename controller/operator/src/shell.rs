@@ -5,6 +5,7 @@ mod apply;
 mod cluster;
 mod demands;
 mod http;
+mod index;
 mod lease;
 mod metrics;
 mod ports;

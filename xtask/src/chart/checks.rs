@@ -19,10 +19,11 @@ pub const ALL: &[(&str, Check)] = &[
     ("the version is the tree's", version),
     ("wrong values are refused", wrong_values),
     ("an archive is rendered as the folder is", archive),
-    ("the definition is that of deploy/crds, and stays", definition),
+    ("the definitions are those of deploy/crds, and stay", definitions),
     ("class and policy are those of deploy/shim", shim),
     ("the kustomize base is the chart with its defaults", base),
     ("roles permit what is needed and no more", roles),
+    ("hub and agent have rights in one namespace each", fleet),
     ("an operator for one namespace has no rights in others", one_namespace),
     ("pods keep to the restricted level", pods),
 ];
@@ -39,7 +40,33 @@ const WRONG: &[(&str, &str)] = &[
     ("rbac.pullSecrets.namespaces=vision", "/rbac/pullSecrets/namespaces"),
     ("serviceMonitor.interval=often", "/serviceMonitor/interval"),
     ("podSecurityContext.runAsUser=0", "podSecurityContext"),
+    ("hub.enabled=true", "/hub/names"),
+    ("hub.git.url=fleet.git", "/hub/git/url"),
+    ("hub.replicas=2", "replicas"),
+    ("agent.enabled=true", "/agent/site"),
+    ("agent.site=Plant_3", "/agent/site"),
+    ("agent.memory=4G", "/agent/memory"),
 ];
+
+/// What turns on hub and agent, beside the defaults.
+const FLEET: [&str; 7] = [
+    "--set=hub.enabled=true",
+    "--set=hub.names={hub.example}",
+    "--set=hub.mosquitto.image=mosquitto:2",
+    "--set=agent.enabled=true",
+    "--set=agent.site=plant-3",
+    "--set=agent.hub=https://hub.example:8443",
+    "--set=agent.namespace=vision",
+];
+
+/// Who may do what beside [`ROLES`] where hub and agent are on.
+const FLEET_ROLES: &str = "\
+Role wick-agent
+  wick.dev models: get list watch create patch delete
+Role wick-hub
+  wick.dev sites,rollouts: get list watch
+  wick.dev sites/status,rollouts/status: patch
+";
 
 /// Who may do what in every namespace, line by line. A change here is a change of what a cluster's
 /// administrator grants.
@@ -113,13 +140,29 @@ fn archive(chart: &Chart<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn definition(chart: &Chart<'_>) -> anyhow::Result<()> {
-    let objects = chart.objects(&[])?;
-    let mut found = one(&objects, "CustomResourceDefinition")?.clone();
-    let annotations = found["metadata"].as_object_mut().and_then(|it| it.remove("annotations"));
-    ensure!(annotations == Some(json!({"helm.sh/resource-policy": "keep"})), "{annotations:?}");
-    let there = read(&chart.deploy("crds/wick.dev_models.yaml"))?;
-    ensure!(there == [found], "it differs from deploy/crds");
+fn definitions(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let found = |flags: &[&str]| -> anyhow::Result<Vec<Value>> {
+        let objects = chart.objects(flags)?;
+        let mut found: Vec<Value> =
+            of_kind(&objects, "CustomResourceDefinition").cloned().collect();
+        for object in &mut found {
+            let metadata = object["metadata"].as_object_mut();
+            let annotations = metadata.and_then(|it| it.remove("annotations"));
+            let kept = Some(json!({"helm.sh/resource-policy": "keep"}));
+            ensure!(annotations == kept, "{annotations:?}");
+        }
+        Ok(found)
+    };
+    let there = |kinds: &[&str]| -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        for kind in kinds {
+            all.extend(read(&chart.deploy(&format!("crds/wick.dev_{kind}.yaml")))?);
+        }
+        Ok(all)
+    };
+    ensure!(found(&[])? == there(&["models"])?, "Model's differs from deploy/crds");
+    let fleet = there(&["models", "rollouts", "sites"])?;
+    ensure!(found(&FLEET)? == fleet, "the fleet's differ from deploy/crds");
     Ok(())
 }
 
@@ -151,10 +194,10 @@ fn base(chart: &Chart<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn roles(chart: &Chart<'_>) -> anyhow::Result<()> {
-    let objects = chart.objects(&[])?;
+/// Roles as lines, as [`ROLES`] has them.
+fn roles_of(objects: &[Value]) -> String {
     let mut text = String::new();
-    for role in of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")) {
+    for role in of_kind(objects, "ClusterRole").chain(of_kind(objects, "Role")) {
         text += &named(role);
         for rule in role["rules"].as_array().into_iter().flatten() {
             let list = |field: &str, by: &str| {
@@ -169,6 +212,31 @@ fn roles(chart: &Chart<'_>) -> anyhow::Result<()> {
         }
         text += "\n";
     }
+    text
+}
+
+fn fleet(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let objects = chart.objects(&FLEET)?;
+    let ours = |object: &&Value| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        name.starts_with("wick-hub") || name.starts_with("wick-agent")
+    };
+    let own: Vec<Value> = objects.iter().filter(ours).cloned().collect();
+    let text = roles_of(&own);
+    ensure!(text == FLEET_ROLES, "they are\n{text}");
+    ensure!(of_kind(&own, "ClusterRoleBinding").next().is_none(), "they are bound everywhere");
+    let places: Vec<_> = of_kind(&own, "RoleBinding").map(|it| &it["metadata"]["namespace"]).collect();
+    ensure!(places == ["vision", "wick-system"], "they are bound in {places:?}");
+    // From a repository the hub asks the cluster for nothing.
+    let git = [&FLEET[..], &["--set=hub.git.url=https://git.example/fleet.git"]].concat();
+    let objects = chart.objects(&git)?;
+    let mut roles = of_kind(&objects, "Role").map(named);
+    ensure!(!roles.any(|name| name == "Role wick-hub"), "a hub of a repository has a role");
+    Ok(())
+}
+
+fn roles(chart: &Chart<'_>) -> anyhow::Result<()> {
+    let text = roles_of(&chart.objects(&[])?);
     ensure!(text == ROLES, "they are\n{text}");
     // Bound where the values say, and nowhere else.
     let bound = |flags: &[&str]| -> anyhow::Result<BTreeSet<String>> {
@@ -212,31 +280,51 @@ fn one_namespace(chart: &Chart<'_>) -> anyhow::Result<()> {
 fn pods(chart: &Chart<'_>) -> anyhow::Result<()> {
     for (values, objects) in chart.renderings()? {
         let mut seen = 0;
-        for deployment in of_kind(&objects, "Deployment") {
+        for workload in of_kind(&objects, "Deployment") {
             seen += 1;
-            let pod = &deployment["spec"]["template"]["spec"];
-            let user = json!({
-                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            });
-            let container = json!({
-                "allowPrivilegeEscalation": false,
-                "readOnlyRootFilesystem": true,
-                "capabilities": {"drop": ["ALL"]},
-            });
-            let what = || format!("{values}: {}", named(deployment));
-            ensure!(pod["securityContext"] == user, "{}: {}", what(), pod["securityContext"]);
-            ensure!(pod["volumes"].is_null() && pod["hostNetwork"].is_null(), "{}", what());
-            let containers = pod["containers"].as_array().with_context(what)?;
-            ensure!(containers.len() == 1, "{}", what());
-            ensure!(containers[0]["securityContext"] == container, "{}", what());
-            let selector = deployment["spec"]["selector"]["matchLabels"].as_object();
-            let labels = &deployment["spec"]["template"]["metadata"]["labels"];
-            let mut selected = selector.with_context(what)?.iter();
-            ensure!(selected.all(|(key, value)| labels[key] == *value), "{}: labels", what());
+            let pod = &workload["spec"]["template"]["spec"];
+            let what = format!("{values}: {}", named(workload));
+            ensure!(pod["volumes"].is_null(), "{what} has volumes");
+            restricted(workload, &what, &Value::Null)?;
         }
         ensure!(seen == 2, "{values}: {seen} Deployments");
+        // They keep something, in a volume that is theirs.
+        for workload in of_kind(&objects, "StatefulSet") {
+            let what = format!("{values}: {}", named(workload));
+            restricted(workload, &what, &json!(65532))?;
+            ensure!(workload["spec"]["replicas"] == 1, "{what}: it is not alone");
+        }
     }
+    Ok(())
+}
+
+/// Whether a workload's pods run as nobody, confined, with the labels that it selects by.
+fn restricted(workload: &Value, what: &str, group: &Value) -> anyhow::Result<()> {
+    let pod = &workload["spec"]["template"]["spec"];
+    let mut user = json!({
+        "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    if !group.is_null() {
+        user["fsGroup"] = group.clone();
+    }
+    let confined = json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+    });
+    ensure!(pod["securityContext"] == user, "{what}: {}", pod["securityContext"]);
+    ensure!(pod["hostNetwork"].is_null(), "{what} is in the host's network");
+    let volumes = pod["volumes"].as_array().into_iter().flatten();
+    ensure!(volumes.clone().all(|one| one["hostPath"].is_null()), "{what} sees the host's files");
+    let lists = [&pod["initContainers"], &pod["containers"]];
+    for container in lists.into_iter().filter_map(Value::as_array).flatten() {
+        ensure!(container["securityContext"] == confined, "{what}: {}", container["name"]);
+    }
+    let selector = workload["spec"]["selector"]["matchLabels"].as_object();
+    let labels = &workload["spec"]["template"]["metadata"]["labels"];
+    let mut selected = selector.with_context(|| format!("{what} selects nothing"))?.iter();
+    ensure!(selected.all(|(key, value)| labels[key] == *value), "{what}: labels");
     Ok(())
 }
 

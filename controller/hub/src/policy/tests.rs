@@ -1,3 +1,6 @@
+use std::fs;
+use std::path::Path;
+
 use super::*;
 
 const DIGEST: &str = "sha256:0101010101010101010101010101010101010101010101010101010101010101";
@@ -115,4 +118,14 @@ fn what_a_rollout_changes_does_not_change() {
     let after = policy(&models().replace("sha256:01", "sha256:02"));
     assert_eq!(changed(&before, &after).map(|name| name.to_string()), Some("ocr-7".to_owned()));
     assert_eq!(changed(&Policy::default(), &after), None);
+}
+
+#[test]
+fn the_example_of_a_repository_is_a_policy() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/fleet/repository");
+    let read_file = |path: &str| file(path, fs::read_to_string(folder.join(path)).unwrap());
+    let documents =
+        read(&[read_file("sites/plant-3.yaml"), read_file("rollouts/filetype-1.yaml")]).unwrap();
+    assert_eq!((documents.sites.len(), documents.policy.rollouts.len()), (1, 1));
+    assert_eq!(documents.policy.rollouts[0].wave_count(), 3);
 }

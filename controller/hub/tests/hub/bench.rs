@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use wick_hub::{GitSettings, Hub, Settings};
+use wick_hub::{GitSettings, Hub, Settings, Source};
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,7 +53,9 @@ impl Bench {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let token = wick_hub::init(&folder.path().join("hub"), &names).unwrap();
+        let hub = folder.path().join("hub");
+        wick_hub::init(&hub, &names).unwrap();
+        let token = wick_hub::make_token(&hub, "admin", wick_hub::Role::Admin).unwrap();
         let bench = Self { folder, token };
         fs::create_dir_all(bench.repository()).unwrap();
         bench.git(&["init", "--quiet", "--initial-branch", "main"]);
@@ -89,17 +91,18 @@ impl Bench {
     }
 
     pub fn settings(&self, broker: wick_hub::Broker) -> Settings {
+        let git = GitSettings {
+            url: format!("file://{}", self.repository().display()),
+            reference: "main".to_owned(),
+            token: None,
+            ssh_key: None,
+        };
         Settings {
             dir: self.dir(),
             link: broker.clone(),
             broker,
-            git: GitSettings {
-                url: format!("file://{}", self.repository().display()),
-                reference: "main".to_owned(),
-                token: None,
-                ssh_key: None,
-            },
-            every: Duration::from_secs(1),
+            source: Source::Git(git, Duration::from_secs(1)),
+            admin_token: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             tls: false,
             control: None,

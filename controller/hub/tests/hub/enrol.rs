@@ -130,7 +130,7 @@ async fn who_may_do_what_is_by_the_tokens_role() {
         }
     }
     assert!(admin.text("/openapi.json").await.contains("3.1.0"));
-    assert!(admin.text("/healthz").await.contains("ok"));
+    assert!(admin.text("/livez").await.contains("ok"));
     // Without TLS nobody else may be listened to.
     let bench = Bench::new();
     let mut settings = bench.settings("mqtt://127.0.0.1:1".parse().unwrap());
@@ -155,6 +155,6 @@ async fn the_api_speaks_tls_with_the_fleets_own_certificate() {
     assert_eq!(status.status(), 200);
     let other = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
     assert!(other.get(&url).send().await.is_err(), "a stranger's certificate is trusted");
-    let plain = format!("http://{}/healthz", hub.control.unwrap());
+    let plain = format!("http://{}/livez", hub.control.unwrap());
     assert_eq!(client.get(plain).send().await.unwrap().status(), 200);
 }

@@ -6,20 +6,22 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, PodTemplateSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta, ResourceExt as _};
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use wick_api::Model;
 
+use super::index::{Index, owner};
 use super::queue::{Key, Queue};
 use crate::desired::{FOUND_ANNOTATION, MODEL_LABEL, PodEndpoint, REVISION_LABEL};
 use crate::path::Route;
@@ -36,15 +38,15 @@ const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Copies of what is in the cluster.
 pub struct Cluster {
     pub models: Store<Model>,
-    pods: Store<Pod>,
-    deployments: Store<Deployment>,
-    slices: Store<EndpointSlice>,
-    revisions: Store<ControllerRevision>,
+    pods: Index<Pod>,
+    deployments: Index<Deployment>,
+    slices: Index<EndpointSlice>,
+    revisions: Index<ControllerRevision>,
     activators: Store<Pod>,
     // What a Model may do without, to see what is left of it.
-    keepers: Store<PartialObjectMeta<DaemonSet>>,
-    autoscalers: Store<PartialObjectMeta<HorizontalPodAutoscaler>>,
-    budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    keepers: Index<PartialObjectMeta<DaemonSet>>,
+    autoscalers: Index<PartialObjectMeta<HorizontalPodAutoscaler>>,
+    budgets: Index<PartialObjectMeta<PodDisruptionBudget>>,
 }
 
 /// Where to look.
@@ -65,21 +67,19 @@ impl Cluster {
         queue: &Queue,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let ours = watcher::Config::default().labels(MODEL_LABEL);
-        let all = |config: &watcher::Config| config.clone();
         let models = every::<Model>(client, scope);
         let activators: Api<Pod> = Api::namespaced(client.clone(), scope.own);
         let config = watcher::Config::default().labels(ACTIVATORS);
         Self {
-            models: start(models, watcher::Config::default(), queue, tasks, itself),
-            pods: start(every(client, scope), all(&ours), queue, tasks, owner),
-            deployments: start(every(client, scope), all(&ours), queue, tasks, owner),
-            slices: start(every(client, scope), all(&ours), queue, tasks, owner),
-            revisions: start(every(client, scope), all(&ours), queue, tasks, owner),
-            activators: start(activators, config, queue, tasks, |_: &Pod| None),
-            keepers: start(every(client, scope), all(&ours), queue, tasks, owner),
-            autoscalers: start(every(client, scope), all(&ours), queue, tasks, owner),
-            budgets: start(every(client, scope), all(&ours), queue, tasks, owner),
+            models: reflect(models, watcher::Config::default(), queue, tasks, itself),
+            pods: index(every(client, scope), pod, queue, tasks),
+            deployments: index(every(client, scope), deployment, queue, tasks),
+            slices: index(every(client, scope), |_| {}, queue, tasks),
+            revisions: index(every(client, scope), |_| {}, queue, tasks),
+            activators: reflect(activators, config, queue, tasks, |_: &Pod| None),
+            keepers: index(every(client, scope), |_| {}, queue, tasks),
+            autoscalers: index(every(client, scope), |_| {}, queue, tasks),
+            budgets: index(every(client, scope), |_| {}, queue, tasks),
         }
     }
 
@@ -89,14 +89,14 @@ impl Cluster {
         let Self { keepers, autoscalers, budgets, .. } = self;
         let _ = tokio::join!(
             models.wait_until_ready(),
-            pods.wait_until_ready(),
-            deployments.wait_until_ready(),
-            slices.wait_until_ready(),
-            revisions.wait_until_ready(),
+            pods.ready(),
+            deployments.ready(),
+            slices.ready(),
+            revisions.ready(),
             activators.wait_until_ready(),
-            keepers.wait_until_ready(),
-            autoscalers.wait_until_ready(),
-            budgets.wait_until_ready(),
+            keepers.ready(),
+            autoscalers.ready(),
+            budgets.ready(),
         );
     }
 
@@ -111,7 +111,7 @@ impl Cluster {
 
     /// The pods of a Model, but for those that have ended.
     pub fn pods(&self, key: &Key) -> Vec<SeenPod> {
-        let pods = of(&self.pods, key);
+        let pods = self.pods.of(key);
         let mut found: Vec<SeenPod> = pods.iter().filter_map(|pod| seen(pod)).collect();
         found.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
         found
@@ -119,7 +119,7 @@ impl Cluster {
 
     /// How many pods the Deployment of each revision asks for.
     pub fn asked(&self, key: &Key) -> BTreeMap<RevisionName, u32> {
-        let deployments = of(&self.deployments, key);
+        let deployments = self.deployments.of(key);
         let asked = deployments.iter().filter_map(|deployment| {
             let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
             let name = RevisionName::known(deployment.metadata.name.as_deref()?);
@@ -130,13 +130,13 @@ impl Cluster {
 
     /// Revisions that are kept. One that can't be read is left out: it is not ours any more.
     pub fn stored(&self, key: &Key) -> Vec<Stored> {
-        let all = of(&self.revisions, key);
+        let all = self.revisions.of(key);
         all.iter().filter_map(|stored| read(stored)).collect()
     }
 
     /// Where the EndpointSlices of a Model send requests.
     pub fn route(&self, key: &Key, activator: u16) -> Route {
-        let slices = of(&self.slices, key);
+        let slices = self.slices.of(key);
         let elsewhere = slices.iter().any(|slice| {
             let ports = slice.ports.iter().flatten();
             let other = ports.filter_map(|port| port.port).any(|port| port != i32::from(activator));
@@ -155,7 +155,7 @@ impl Cluster {
 
     /// The EndpointSlices of a Model.
     pub fn slices(&self, key: &Key) -> Vec<Arc<EndpointSlice>> {
-        of(&self.slices, key)
+        self.slices.of(key)
     }
 }
 
@@ -170,8 +170,8 @@ where
     }
 }
 
-/// Watches one kind, forever.
-fn start<K>(
+/// Watches one kind, forever, and keeps all of it.
+fn reflect<K>(
     api: Api<K>,
     config: watcher::Config,
     queue: &Queue,
@@ -182,53 +182,101 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store::<K>();
-    let queue = queue.clone();
+    let changes = reflector::reflector(writer, watch(api, config, |_| {}));
+    tasks.spawn(follow(changes, queue.clone(), key, |_| {}));
+    reader
+}
+
+/// Watches what belongs to Models, forever, and keeps what `slim` leaves of it.
+fn index<K>(
+    api: Api<K>,
+    slim: fn(&mut K),
+    queue: &Queue,
+    tasks: &mut JoinSet<()>,
+) -> Index<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let index = Index::new();
+    let kept = index.clone();
+    let ours = watcher::Config::default().labels(MODEL_LABEL);
+    let changes = watch(api, ours, slim);
+    tasks.spawn(follow(changes, queue.clone(), owner, move |event| kept.take(event)));
+    index
+}
+
+fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    slim: fn(&mut K),
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
     // Whose fields they are is a third of an object, and of no interest here.
-    let changes = watcher(api, config).default_backoff().modify(|object| {
+    watcher(api, config).default_backoff().modify(move |object| {
         object.managed_fields_mut().clear();
-    });
-    let changes = reflector::reflector(writer, changes).touched_objects();
-    tasks.spawn(async move {
-        let mut changes = std::pin::pin!(changes.into_stream());
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(object) => {
-                    if let Some(key) = key(&object) {
-                        queue.add(key).await;
-                    }
-                }
-                Err(error) => {
-                    let kind = K::kind(&());
-                    tracing::warn!(%kind, %error, "cannot watch; trying again");
+        slim(object);
+    })
+}
+
+/// Gives each Model whose objects change a turn.
+async fn follow<K: Resource<DynamicType = ()>>(
+    changes: impl Stream<Item = watcher::Result<Event<K>>>,
+    queue: Queue,
+    key: impl Fn(&K) -> Option<Key>,
+    keep: impl Fn(&Event<K>),
+) {
+    let mut changes = std::pin::pin!(changes);
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(event) => {
+                keep(&event);
+                if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) =
+                    &event
+                    && let Some(key) = key(object)
+                {
+                    queue.add(key).await;
                 }
             }
+            Err(error) => {
+                let kind = K::kind(&());
+                tracing::warn!(%kind, %error, "cannot watch; trying again");
+            }
         }
+    }
+}
+
+/// Of a pod only what is looked at.
+fn pod(pod: &mut Pod) {
+    pod.metadata.annotations = None;
+    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
+    pod.spec = Some(PodSpec { node_name, ..PodSpec::default() });
+    pod.status = pod.status.take().map(|status| PodStatus {
+        phase: status.phase,
+        conditions: status.conditions,
+        pod_ip: status.pod_ip,
+        ..PodStatus::default()
     });
-    reader
+}
+
+/// Of a Deployment only how many pods it asks for.
+fn deployment(deployment: &mut Deployment) {
+    deployment.metadata.annotations = None;
+    deployment.status = None;
+    if let Some(spec) = &mut deployment.spec {
+        spec.template = PodTemplateSpec::default();
+    }
 }
 
 fn itself(model: &Model) -> Option<Key> {
     Some(Key { namespace: model.namespace()?, name: model.name_any() })
 }
 
-/// The Model that an object says to belong to.
-fn owner<K: Resource>(object: &K) -> Option<Key> {
-    let meta = object.meta();
-    let name = meta.labels.as_ref()?.get(MODEL_LABEL)?;
-    Some(Key { namespace: meta.namespace.clone()?, name: name.clone() })
-}
-
-fn of<K>(store: &Store<K>, key: &Key) -> Vec<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    store.state_filter(|object| owner(object).as_ref() == Some(key))
-}
-
 /// Names of objects that belong to a Model, by its uid.
 fn names<K>(
     kind: &'static str,
-    store: &Store<PartialObjectMeta<K>>,
+    index: &Index<PartialObjectMeta<K>>,
     key: &Key,
     model: &str,
 ) -> Vec<(&'static str, String)>
@@ -239,7 +287,7 @@ where
         let mut owners = object.metadata.owner_references.iter().flatten();
         owners.any(|owner| owner.uid == model)
     };
-    let all = of(store, key).into_iter().filter(|object| owned(object));
+    let all = index.of(key).into_iter().filter(|object| owned(object));
     all.map(|object| (kind, object.name_any())).collect()
 }
 
@@ -294,7 +342,7 @@ mod tests {
 
     #[test]
     fn only_what_belongs_to_a_model_is_taken_for_its_own() {
-        let (store, mut writer) = reflector::store::<PartialObjectMeta<DaemonSet>>();
+        let index = Index::<PartialObjectMeta<DaemonSet>>::new();
         let objects = [
             ("ours", "here", "m", "1-2-3"),
             // The Model of this name that was before.
@@ -314,10 +362,10 @@ mod tests {
                 },
             });
             let object = serde_json::from_value(object).unwrap();
-            writer.apply_watcher_event(&watcher::Event::Apply(object));
+            index.take(&Event::Apply(object));
         }
         let key = Key { namespace: "here".to_owned(), name: "m".to_owned() };
-        let found = names("DaemonSet", &store, &key, "1-2-3");
+        let found = names("DaemonSet", &index, &key, "1-2-3");
         assert_eq!(found, [("DaemonSet", "ours".to_owned())]);
     }
 }

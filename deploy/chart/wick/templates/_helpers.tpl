@@ -25,45 +25,13 @@ app.kubernetes.io/component: {{ last . }}
 {{- $root := first . -}}
 {{- $component := last . -}}
 {{- $values := index $root.Values $component -}}
-metadata:
-  labels:
-    {{- include "wick.labels" (list $root $component) | nindent 4 }}
-    {{- with $values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-  {{- with $values.podAnnotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+{{ include "wick.podMetadata" . }}
 spec:
-  serviceAccountName: wick-{{ $component }}
-  enableServiceLinks: false
-  {{- with $root.Values.imagePullSecrets }}
-  imagePullSecrets:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
-  {{- end }}
+  {{- include "wick.placed" . | nindent 2 }}
   securityContext:
-    runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
-    seccompProfile: {type: RuntimeDefault}
+    {{- include "wick.user" . | nindent 4 }}
   {{- with $values.terminationGracePeriodSeconds }}
   terminationGracePeriodSeconds: {{ . }}
-  {{- end }}
-  {{- with $values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $values.topologySpread }}
   topologySpreadConstraints:
@@ -103,15 +71,83 @@ spec:
         periodSeconds: 10
         timeoutSeconds: 5
       securityContext:
-        allowPrivilegeEscalation: false
-        readOnlyRootFilesystem: true
-        capabilities: {drop: [ALL]}
+        {{- include "wick.confined" . | nindent 8 }}
       {{- with $values.resources }}
       resources:
         {{- toYaml . | nindent 8 }}
       {{- end }}
 {{- end }}
 
-{{/* Where both listen unless told otherwise: `/livez`, `/readyz`, `/metrics`, and what an activator
-tells the operator. */}}
+{{- define "wick.podMetadata" -}}
+{{- $values := index (first .).Values (last .) -}}
+metadata:
+  labels:
+    {{- include "wick.labels" . | nindent 4 }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* As whom and where a component's pods run. */}}
+{{- define "wick.placed" -}}
+{{- $root := first . -}}
+{{- $values := index $root.Values (last .) -}}
+serviceAccountName: wick-{{ last . }}
+enableServiceLinks: false
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What the security level `restricted` asks of a pod, and of a container. */}}
+{{- define "wick.user" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "wick.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* The claim of a component that keeps something. */}}
+{{- define "wick.claim" -}}
+{{- $values := index (first .).Values (last .) -}}
+- metadata:
+    name: state
+    labels:
+      {{- include "wick.selector" . | nindent 6 }}
+  spec:
+    accessModes: [ReadWriteOnce]
+    {{- with $values.persistence.storageClass }}
+    storageClassName: {{ . }}
+    {{- end }}
+    resources: {requests: {storage: {{ $values.persistence.size }}}}
+{{- end }}
+
+{{/* Where all listen unless told otherwise: `/livez`, `/readyz`, `/metrics`, and what an activator tells
+the operator. */}}
 {{- define "wick.port" -}}9090{{- end }}

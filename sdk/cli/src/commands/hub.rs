@@ -1,12 +1,16 @@
 //! `wick hub`: makes a fleet's hub, and runs it.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use wick_hub::{Broker, GitSettings, Hub, HubError, ListenError, Role, Settings};
+use wick_hub::{Broker, ClusterSettings, GitSettings, Hub, HubError, ListenError, Role, Settings, Source};
 
+use crate::commands::operator;
+use crate::commands::operator::run::client;
 use crate::commands::run::signals::Signals;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -37,14 +41,19 @@ enum HubCommand {
     Run(Box<RunArgs>),
     /// Make a token while the hub doesn't run, for whoever has lost the last admin's
     Token(TokenArgs),
-    /// Print the files that make mosquitto the fleet's broker
+    /// Print the files that make mosquitto the fleet's broker, or write them
     Mosquitto(MosquittoArgs),
+    /// Print the certificate by which sites and people trust the fleet
+    Ca(CaArgs),
+    /// Print the definitions of Site and Rollout, for a cluster that a hub reads them from
+    Crd,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  wick hub init --dir /var/lib/wick-hub --name hub.example --name 10.0.0.5")]
+  wick hub init --dir /var/lib/wick-hub --name hub.example --name 10.0.0.5
+  wick hub init --if-needed --dir /var/lib/wick-hub --name hub.example     # before each start")]
 struct InitArgs {
     /// The hub's folder; all of it is secret but `ca.crt`
     #[arg(long, value_name = "DIR", env = "WICK_HUB_DIR")]
@@ -52,12 +61,19 @@ struct InitArgs {
     /// A name or an IP address by which sites reach the broker and the hub
     #[arg(long = "name", value_name = "NAME", required = true)]
     names: Vec<String>,
+    /// Where the folder is a hub's already, only make new certificates for hub and broker
+    #[arg(long)]
+    if_needed: bool,
+    /// Make no token of an admin: `wick hub run --admin-token-file` names one
+    #[arg(long)]
+    no_token: bool,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   wick hub run --dir /var/lib/wick-hub --broker mqtts://hub.example --git https://git.example/fleet.git
+  wick hub run --dir /var/lib/wick-hub --broker mqtts://hub.example --kubernetes --namespace fleet
   wick hub run --dir . --broker mqtts://hub.example --link mqtts://localhost --git ssh://git@git.example/fleet.git \\
     --git-ref tags/production --git-key id_ed25519 --every 5m
 A webhook may POST to /v1/pull, so that the hub looks at once.")]
@@ -72,8 +88,14 @@ struct RunArgs {
     #[arg(long, value_name = "URL", env = "WICK_HUB_LINK")]
     link: Option<Broker>,
     /// The repository of the policy: https://, ssh:// or file://
-    #[arg(long, value_name = "URL", env = "WICK_HUB_GIT")]
-    git: String,
+    #[arg(long, value_name = "URL", env = "WICK_HUB_GIT", required_unless_present = "kubernetes")]
+    git: Option<String>,
+    /// No repository: the policy is the `Site`s and `Rollout`s of the cluster
+    #[arg(long, env = "WICK_HUB_KUBERNETES", conflicts_with = "git")]
+    kubernetes: bool,
+    /// Their namespace; the pod's own, or the kubeconfig's
+    #[arg(long, value_name = "NAME", env = "WICK_NAMESPACE")]
+    namespace: Option<String>,
     /// Its branch, `tags/NAME`, or a name that begins with `refs/`
     #[arg(long, value_name = "REF", env = "WICK_HUB_GIT_REF", default_value = "main")]
     git_ref: String,
@@ -83,6 +105,9 @@ struct RunArgs {
     /// A private key for ssh
     #[arg(long, value_name = "FILE", env = "WICK_HUB_GIT_KEY")]
     git_key: Option<PathBuf>,
+    /// A file with a token that is an admin's, beside those that the hub has made
+    #[arg(long, value_name = "FILE", env = "WICK_HUB_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
     /// How often it is looked at
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::duration)]
     every: Duration,
@@ -95,6 +120,13 @@ struct RunArgs {
     /// Health and metrics without TLS, which need no token
     #[arg(long, value_name = "HOST:PORT", env = "WICK_HUB_CONTROL")]
     control: Option<SocketAddr>,
+}
+
+#[derive(Debug, clap::Args)]
+struct CaArgs {
+    /// The hub's folder
+    #[arg(long, value_name = "DIR", env = "WICK_HUB_DIR")]
+    dir: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,7 +145,8 @@ struct TokenArgs {
 #[command(after_help = "\
 Examples:
   wick hub mosquitto --dir /var/lib/wick-hub --acl > acl
-  wick hub mosquitto --dir /var/lib/wick-hub --acl-file /etc/mosquitto/acl > mosquitto.conf")]
+  wick hub mosquitto --dir /var/lib/wick-hub --acl-file /etc/mosquitto/acl > mosquitto.conf
+  wick hub mosquitto --dir /var/lib/wick-hub --out /var/lib/mosquitto && mosquitto -c /var/lib/mosquitto/mosquitto.conf")]
 struct MosquittoArgs {
     /// The hub's folder, as the broker sees it
     #[arg(long, value_name = "DIR", env = "WICK_HUB_DIR")]
@@ -121,6 +154,9 @@ struct MosquittoArgs {
     /// Print the list of who may read and write what
     #[arg(long)]
     acl: bool,
+    /// Write both into this folder, in which the broker keeps its own things too
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["acl", "acl_file"])]
+    out: Option<PathBuf>,
     /// Where that list is, for the configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/mosquitto/acl")]
     acl_file: PathBuf,
@@ -149,18 +185,39 @@ pub fn run(args: &HubArgs, format: Format) -> Outcome {
             token(&made.map_err(|error| failure(&error))?, format);
             Ok(())
         }
-        HubCommand::Mosquitto(args) => {
-            mosquitto(args, format);
+        HubCommand::Mosquitto(args) => mosquitto(args, format),
+        HubCommand::Ca(args) => {
+            let ca = wick_hub::ca(&args.dir).map_err(|error| failure(&error))?;
+            print(&ca, format);
             Ok(())
         }
+        HubCommand::Crd => crd(format),
     }
 }
 
 fn init(args: &InitArgs, format: Format) -> Outcome {
-    let made = wick_hub::init(&args.dir, &args.names).map_err(|error| failure(&error))?;
-    if format == Format::Human {
-        eprintln!("a fleet is in {}: keep it secret, and keep a copy", args.dir.display());
+    let (dir, human) = (args.dir.display(), format == Format::Human);
+    let made = wick_hub::init(&args.dir, &args.names);
+    if args.if_needed
+        && matches!(made, Err(HubError::Authority(wick_hub::AuthorityError::Exists(_))))
+    {
+        wick_hub::renew(&args.dir, &args.names).map_err(|error| failure(&error))?;
+        if human {
+            eprintln!("{dir} is a hub's already: hub and broker have new certificates");
+        }
+        return Ok(());
+    }
+    made.map_err(|error| failure(&error))?;
+    if human {
+        eprintln!("a fleet is in {dir}: keep it secret, and keep a copy");
         eprintln!("sites and people trust it by {}", args.dir.join(wick_hub::CA_FILE).display());
+    }
+    if args.no_token {
+        return Ok(());
+    }
+    let made = wick_hub::make_token(&args.dir, "admin", Role::Admin);
+    let made = made.map_err(|error| failure(&error))?;
+    if human {
         eprintln!("the token of its admin, which nothing keeps:");
     }
     token(&made, format);
@@ -174,31 +231,69 @@ fn token(text: &str, format: Format) {
     }
 }
 
-fn mosquitto(args: &MosquittoArgs, format: Format) {
+fn mosquitto(args: &MosquittoArgs, format: Format) -> Outcome {
+    if let Some(folder) = &args.out {
+        return write_mosquitto(args, folder, format);
+    }
     let text = match args.acl {
         true => wick_hub::acl(),
         false => wick_hub::config(&args.dir, &args.acl_file, args.port),
     };
+    print(&text, format);
+    Ok(())
+}
+
+/// Write all that mosquitto needs into a folder of its own.
+fn write_mosquitto(args: &MosquittoArgs, folder: &Path, format: Format) -> Outcome {
+    let (acl, file) = (folder.join("acl"), folder.join("mosquitto.conf"));
+    let config = wick_hub::config(&args.dir, &acl, args.port);
+    // The last character tells mosquitto that it is a folder.
+    let config = format!("{config}persistence_location {}/\n", folder.display());
+    let written = fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&acl, wick_hub::acl()))
+        .and_then(|()| fs::set_permissions(&acl, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| fs::write(&file, config));
+    written.map_err(|error| {
+        Failure::new(Exit::CannotCreate, "cannot-write", "mosquitto's files can't be written")
+            .about(folder)
+            .caused_by(Some(&error))
+    })?;
+    match format {
+        Format::Json => output::json(&json!({"config": file, "acl": acl})),
+        _ => output::line(format_args!("start it by: mosquitto -c {}", file.display())),
+    }
+    Ok(())
+}
+
+/// A file that somebody redirects.
+fn print(text: &str, format: Format) {
     match format {
         Format::Json => output::json(&json!({"text": text})),
         Format::Human | Format::Raw => output::line(text.trim_end()),
     }
 }
 
+fn crd(format: Format) -> Outcome {
+    let definitions = wick_api::fleet_crds();
+    if format == Format::Json {
+        output::json(&json!({"apiVersion": "v1", "kind": "List", "items": definitions}));
+        return Ok(());
+    }
+    for definition in &definitions {
+        output::line("---");
+        operator::print(definition, format)?;
+    }
+    Ok(())
+}
+
 async fn serve(args: &RunArgs, format: Format) -> Outcome {
     let mut signals = Signals::listen()?;
-    let git = GitSettings {
-        url: args.git.clone(),
-        reference: args.git_ref.clone(),
-        token: args.git_token.clone(),
-        ssh_key: args.git_key.clone(),
-    };
     let settings = Settings {
         dir: args.dir.clone(),
         link: args.link.clone().unwrap_or_else(|| args.broker.clone()),
         broker: args.broker.clone(),
-        git,
-        every: args.every,
+        source: args.source().await?,
+        admin_token: args.admin_token_file.clone(),
         listen: args.listen,
         tls: !args.plain,
         control: args.control,
@@ -228,6 +323,8 @@ fn failure(error: &HubError) -> Failure {
         HubError::Listen(ListenError::Plain(_)) => (Exit::Usage, "plain"),
         HubError::Listen(_) => (Exit::Unavailable, "cannot-listen"),
         HubError::Link(_) => (Exit::BadData, "bad-certificates"),
+        HubError::AdminToken(_) => (Exit::BadData, "admin-token"),
+        HubError::AdminTokenFile { .. } => (Exit::NotFound, "admin-token"),
         HubError::List(_) | HubError::Random(_) | HubError::Ended => (Exit::Failure, "failed"),
     };
     let failure = Failure::new(exit, code, error).caused_by(std::error::Error::source(error));
@@ -235,6 +332,26 @@ fn failure(error: &HubError) -> Failure {
         "no-hub" => failure.help("make one with `wick hub init`"),
         "plain" => failure.help("leave --plain out, or listen on 127.0.0.1"),
         _ => failure,
+    }
+}
+
+// === impl RunArgs ===
+
+impl RunArgs {
+    async fn source(&self) -> Outcome<Source> {
+        let Some(url) = self.git.clone() else {
+            let client = client().await?;
+            let namespace = self.namespace.as_deref().unwrap_or(client.default_namespace());
+            let namespace = namespace.to_owned();
+            return Ok(Source::Cluster(ClusterSettings { client, namespace }));
+        };
+        let git = GitSettings {
+            url,
+            reference: self.git_ref.clone(),
+            token: self.git_token.clone(),
+            ssh_key: self.git_key.clone(),
+        };
+        Ok(Source::Git(git, self.every))
     }
 }
 

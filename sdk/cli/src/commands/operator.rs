@@ -182,7 +182,7 @@ fn read(path: &Path) -> Outcome<String> {
     Ok(text)
 }
 
-fn print(object: &impl serde::Serialize, format: Format) -> Outcome {
+pub(super) fn print(object: &impl serde::Serialize, format: Format) -> Outcome {
     if format == Format::Json {
         output::json(object);
         return Ok(());

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde_json::json;
-use wick_agent::EnrolSettings;
+use wick_agent::{EnrolSettings, Home, KeepError};
 use wick_fleet::SiteName;
 
-use super::{StateArgs, enrol_failure};
+use super::{StateArgs, enrol_failure, keep_failure};
+use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::{keys, quantity};
@@ -51,11 +53,21 @@ pub struct EnrolArgs {
     /// Disk that images may have together
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = quantity::size)]
     disk: u64,
+    /// Do nothing where this site is enrolled and its certificate holds
+    #[arg(long)]
+    if_needed: bool,
     #[command(flatten)]
     state: StateArgs,
 }
 
 pub fn run(args: &EnrolArgs, format: Format) -> Outcome {
+    if args.if_needed && is_enrolled(args)? {
+        match format {
+            Format::Json => output::json(&json!({"site": args.site, "enrolled": false})),
+            _ => output::line(format_args!("{} is enrolled already", args.site)),
+        }
+        return Ok(());
+    }
     let token = match (&args.token_file, &args.token) {
         (Some(file), _) => keys::read(file)?,
         (None, Some(token)) => token.clone(),
@@ -92,6 +104,22 @@ pub fn run(args: &EnrolArgs, format: Format) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Whether the folder is this site's, with a certificate that holds.
+fn is_enrolled(args: &EnrolArgs) -> Outcome<bool> {
+    let site = match Home::at(&args.state.state).site() {
+        Ok(site) => site,
+        Err(KeepError::NotEnrolled { .. }) => return Ok(false),
+        Err(error) => return Err(keep_failure(&error)),
+    };
+    if site.site != args.site {
+        let text = format!("this folder is that of the site {}, not of {}", site.site, args.site);
+        let failure = Failure::new(Exit::BadData, "other-site", text).about(&args.state.state);
+        return Err(failure.help("give another folder by --state, or remove this one"));
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(now.as_secs() < site.not_after)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
