@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ const HELM: &str = "WICK_E2E_HELM";
 
 /// The executable to make an image of.
 const WICK: &str = "WICK_BIN";
+
+/// The chart, from the root of the tree.
+const FOLDER: &str = "deploy/chart/wick";
 
 /// The release and its namespace.
 const RELEASE: &str = "wick";
@@ -64,9 +67,14 @@ pub fn import_image(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.import(&distribution::image(&wick, &image())?)
 }
 
-/// The folder of the chart.
-pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/chart/wick")
+/// The folder of the chart, in the checkout that this runs in: a build may be of another that shares
+/// its target folder.
+pub fn folder() -> anyhow::Result<PathBuf> {
+    let here = env::current_dir().context("find the checkout")?;
+    let mut folders = here.ancestors().map(|above| above.join(FOLDER));
+    folders
+        .find(|folder| folder.is_dir())
+        .with_context(|| format!("no {FOLDER} above {}", here.display()))
 }
 
 // === impl Release ===
@@ -93,7 +101,7 @@ impl Release {
     /// such as a definition that another test has applied, becomes the release's.
     pub fn apply(&self, values: &Value) -> anyhow::Result<()> {
         let scratch = tempfile::tempdir().context("make a folder")?;
-        let chart = folder();
+        let chart = folder()?;
         let tests = json!({
             "image": {"repository": REPOSITORY, "tag": TAG, "pullPolicy": "Never"},
         });

@@ -214,7 +214,7 @@ fn may_read_secrets(kubectl: &Kubectl, namespace: &str) -> anyhow::Result<bool> 
 fn the_kustomize_base_and_the_ingress_are_taken() -> anyhow::Result<()> {
     let cluster = Cluster::attach()?;
     let kubectl = &cluster.kubectl;
-    let deploy = chart::folder().join("../..");
+    let deploy = chart::folder()?.join("../..");
     let path = |path: &str| -> anyhow::Result<String> {
         let path = deploy.join(path);
         Ok(path.to_str().context("a path that is no text")?.to_owned())
