@@ -124,9 +124,8 @@ impl<'a> Fleet<'a> {
 
     fn explained<T>(&self, waited: anyhow::Result<T>) -> anyhow::Result<T> {
         waited.map_err(|error| {
-            let shown = |words: &[&str]| {
-                self.kubectl(words).unwrap_or_else(|error| format!("{error:#}\n"))
-            };
+            let shown =
+                |words: &[&str]| self.kubectl(words).unwrap_or_else(|error| format!("{error:#}\n"));
             let mut text = shown(&["get", "sites,rollouts", "-o", "wide"]);
             for pod in ["wick-hub-0", "wick-agent-0"] {
                 text += &shown(&["describe", "pod", pod]);

@@ -1,12 +1,12 @@
 //! What a fleet's operator writes, in files of a repository or in a cluster: `Site` and `Rollout`.
 //! A field that is not known is refused, since a slip in one would move a fleet.
 
-mod status;
-
 #![allow(
     clippy::duplicated_attributes,
     reason = "it takes the parts of several columns for attributes of one thing"
 )]
+
+mod status;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -126,7 +126,8 @@ fn watch<K: Resource<DynamicType = ()>>(
     folder: &'static str,
 ) -> (Kind, impl Stream<Item = Result<(), watcher::Error>> + use<K>) {
     let resource = ApiResource::erase::<K>(&());
-    let api = Api::namespaced_with(settings.client.clone(), &settings.namespace, &resource);
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(settings.client.clone(), &settings.namespace, &resource);
     let writer = reflector::store::Writer::<DynamicObject>::new(resource.clone());
     let store = writer.as_reader();
     let heard = watcher(api.clone(), watcher::Config::default()).default_backoff();
@@ -159,7 +160,7 @@ async fn write_statuses(kinds: &[Kind], shared: &Shared, newest: &Read, in_force
             // Nobody has looked at it yet.
             return;
         }
-        let now = k8s_openapi::jiff::Timestamp::now();
+        let now = jiff::Timestamp::now();
         for kind in kinds {
             for object in kind.store.state() {
                 let path = kind.path(&object);

@@ -225,7 +225,8 @@ fn fleet(chart: &Chart<'_>) -> anyhow::Result<()> {
     let text = roles_of(&own);
     ensure!(text == FLEET_ROLES, "they are\n{text}");
     ensure!(of_kind(&own, "ClusterRoleBinding").next().is_none(), "they are bound everywhere");
-    let places: Vec<_> = of_kind(&own, "RoleBinding").map(|it| &it["metadata"]["namespace"]).collect();
+    let places: Vec<_> =
+        of_kind(&own, "RoleBinding").map(|it| &it["metadata"]["namespace"]).collect();
     ensure!(places == ["vision", "wick-system"], "they are bound in {places:?}");
     // From a repository the hub asks the cluster for nothing.
     let git = [&FLEET[..], &["--set=hub.git.url=https://git.example/fleet.git"]].concat();

@@ -1,7 +1,7 @@
 //! What is said of an object in its status. Pure: given the hub's state and the time.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use wick_api::fleet::{RolloutPhase, RolloutStatus, SiteCounts, SiteStatus};
@@ -47,7 +47,9 @@ pub fn site(
         None => Said::no("NotEnrolled", "no site of this name has enrolled"),
         Some(shown) if shown.revoked => Said::no("Revoked", "it was revoked"),
         Some(shown) if !shown.online => Said::no("Offline", "it is not connected"),
-        Some(shown) if shown.is_converged() => Said::yes("Converged", "it serves what it is to have"),
+        Some(shown) if shown.is_converged() => {
+            Said::yes("Converged", "it serves what it is to have")
+        }
         Some(shown) => match shown.reason {
             Some(reason) => {
                 Said::no("Trying", format!("{reason}, after {} tries", shown.attempts.max(1)))
@@ -131,9 +133,7 @@ impl Standing {
         match self {
             Self::InForce => None,
             Self::Wrong(what) => Some(Said::no("Invalid", what)),
-            Self::Held(why) => {
-                Some(Said::no("Held", format!("the policy stays as it was: {why}")))
-            }
+            Self::Held(why) => Some(Said::no("Held", format!("the policy stays as it was: {why}"))),
         }
     }
 }
@@ -156,7 +156,9 @@ impl Said {
         match shown.phase {
             Phase::Running if shown.wants_approval => Self::no(
                 "WantsApproval",
-                format!("wave {wave} of {waves}: approve it by `wick fleet rollout approve {name}`"),
+                format!(
+                    "wave {wave} of {waves}: approve it by `wick fleet rollout approve {name}`"
+                ),
             ),
             Phase::Running => Self::no("Running", format!("wave {wave} of {waves}: {there}")),
             Phase::Paused => Self::no("Paused", why()),

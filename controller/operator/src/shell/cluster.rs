@@ -188,12 +188,7 @@ where
 }
 
 /// Watches what belongs to Models, forever, and keeps what `slim` leaves of it.
-fn index<K>(
-    api: Api<K>,
-    slim: fn(&mut K),
-    queue: &Queue,
-    tasks: &mut JoinSet<()>,
-) -> Index<K>
+fn index<K>(api: Api<K>, slim: fn(&mut K), queue: &Queue, tasks: &mut JoinSet<()>) -> Index<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use wick_hub::{Broker, ClusterSettings, GitSettings, Hub, HubError, ListenError, Role, Settings, Source};
+use wick_hub::{
+    Broker, ClusterSettings, GitSettings, Hub, HubError, ListenError, Role, Settings, Source,
+};
 
 use crate::commands::operator;
 use crate::commands::operator::run::client;
@@ -341,7 +343,7 @@ impl RunArgs {
     async fn source(&self) -> Outcome<Source> {
         let Some(url) = self.git.clone() else {
             let client = client().await?;
-            let namespace = self.namespace.as_deref().unwrap_or(client.default_namespace());
+            let namespace = self.namespace.as_deref().unwrap_or_else(|| client.default_namespace());
             let namespace = namespace.to_owned();
             return Ok(Source::Cluster(ClusterSettings { client, namespace }));
         };

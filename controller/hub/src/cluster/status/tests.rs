@@ -26,8 +26,7 @@ fn state(phase: Phase, reason: Option<&str>, stages: &[Stage]) -> State {
           waves: [{take: 1, gate: {approval: true}}, {}]
     ";
     let file = File { path: "rollouts/seven".to_owned(), text: text.to_owned() };
-    let mut state =
-        State { documents: Some(policy::read(&[file]).unwrap()), ..State::default() };
+    let mut state = State { documents: Some(policy::read(&[file]).unwrap()), ..State::default() };
     let sites = stages.iter().enumerate().map(|(at, stage)| {
         let mark = Mark { wave: 0, stage: stage.clone(), before: None };
         (format!("site-{at}").parse().unwrap(), mark)
