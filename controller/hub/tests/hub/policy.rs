@@ -131,7 +131,9 @@ async fn a_tag_is_followed_and_a_dry_run_keeps_nothing() {
     bench.git(&["tag", "--annotate", "--message", "now", "production"]);
     bench.commit("rollouts/b.yaml", &rollout("ocr-2", 2, ""));
     let mut settings = bench.settings(broker.url("mqtt"));
-    settings.git.reference = "tags/production".to_owned();
+    if let wick_hub::Source::Git(git, _) = &mut settings.source {
+        "tags/production".clone_into(&mut git.reference);
+    }
     let hub = wick_hub::Hub::start(settings).await.unwrap();
     let caller = crate::bench::Caller::new(hub.api, &bench.token);
     let site = Site::enrol(&caller, "plant-1", 1).await;

@@ -51,33 +51,27 @@ fn ready(conditions: &[Condition]) -> (Status, &str, &str) {
     (only.status, &only.reason, &only.message)
 }
 
+/// What is said of `seven` in a phase with its sites at these stages.
+fn said(phase: Phase, why: Option<&str>, stages: &[Stage]) -> RolloutStatus {
+    let seven = object::<Rollout>("seven", json!({}));
+    let said = rollout(&state(phase, why, stages), &seven, &Standing::InForce, NOON);
+    assert_eq!((said.wave, said.waves), (Some(1), Some(2)));
+    assert_eq!(said.sites.map(|sites| sites.total), i32::try_from(stages.len()).ok());
+    said
+}
+
 #[test]
 fn a_rollout_says_where_it_is() {
-    let failed = Stage::Failed("not-ready".to_owned());
-    let cases: [(Phase, Option<&str>, &[Stage], Status, &str, &str); 4] = [
-        (
-            Phase::Running,
-            None,
-            &[Stage::Done, Stage::Planned],
-            Status::False,
-            "Running",
-            "wave 1 of 2: 1 of 2 sites are there",
-        ),
-        (Phase::Paused, Some("too bad"), &[failed.clone()], Status::False, "Paused", "too bad"),
-        (Phase::RolledBack, Some("a gate"), &[failed], Status::False, "RolledBack", "a gate"),
-        (Phase::Finished, None, &[Stage::Done], Status::True, "Finished", "1 of 1 sites are there"),
-    ];
-    for (phase, why, stages, status, reason, message) in cases {
-        let said = rollout(
-            &state(phase, why, stages),
-            &object::<Rollout>("seven", json!({})),
-            &Standing::InForce,
-            NOON,
-        );
-        assert_eq!(ready(&said.conditions), (status, reason, message));
-        assert_eq!((said.wave, said.waves), (Some(1), Some(2)));
-        assert_eq!(said.sites.unwrap().total as usize, stages.len());
-    }
+    let running = said(Phase::Running, None, &[Stage::Done, Stage::Planned]);
+    let there = "wave 1 of 2: 1 of 2 sites are there";
+    assert_eq!(ready(&running.conditions), (Status::False, "Running", there));
+    let failed = [Stage::Failed("not-ready".to_owned())];
+    let paused = said(Phase::Paused, Some("too bad"), &failed);
+    assert_eq!(ready(&paused.conditions), (Status::False, "Paused", "too bad"));
+    let back = said(Phase::RolledBack, Some("a gate"), &failed);
+    assert_eq!(ready(&back.conditions), (Status::False, "RolledBack", "a gate"));
+    let done = said(Phase::Finished, None, &[Stage::Done]);
+    assert_eq!(ready(&done.conditions), (Status::True, "Finished", "1 of 1 sites are there"));
 }
 
 #[test]
