@@ -24,7 +24,8 @@ pub(super) enum Seen {
     Gone,
 }
 
-/// The Model of a version.
+/// The Model of a version. It gets the traffic as soon as it is ready: the waves and gates are the fleet's, and
+/// with steps of its own a site with few requests would be late.
 pub(super) fn resource(model: &Model, site: &SiteName) -> serde_json::Value {
     let repository = model.image.parse::<wick_package::ImageRef>();
     let repository = repository.map_or_else(|_| model.image.clone(), |image| image.name());
@@ -35,7 +36,10 @@ pub(super) fn resource(model: &Model, site: &SiteName) -> serde_json::Value {
             "name": model.name,
             "labels": { SITE: site, "app.kubernetes.io/managed-by": MANAGER },
         },
-        "spec": { "package": { "image": format!("{repository}@{}", model.digest) } },
+        "spec": {
+            "package": { "image": format!("{repository}@{}", model.digest) },
+            "rollout": { "steps": [] },
+        },
     })
 }
 
