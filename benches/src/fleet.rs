@@ -3,6 +3,7 @@
 //! costs that has nothing to do.
 
 mod broker;
+mod hub;
 mod idle;
 mod links;
 
@@ -39,10 +40,11 @@ const MIB: u64 = 1 << 20;
 
 type Bench = fn() -> anyhow::Result<()>;
 
-const BENCHES: [(&[&str], Bench); 5] = [
+const BENCHES: [(&[&str], Bench); 6] = [
     (&["plan-10k-s"], plan_10k),
     (&["growth-exponent"], growth),
     (&["sim-broken"], sim),
+    (&[hub::RSS], hub::hub),
     (&[links::CONVERGE], links::converge),
     (&[idle::RSS, idle::CPU, idle::BYTES], idle::idle),
 ];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wick_e2e::kubectl::Kubectl;
@@ -14,7 +14,7 @@ use wick_e2e::stage::Stage;
 use wick_e2e::wait::wait;
 
 use crate::bar;
-use crate::serving::machine;
+use crate::serving::{cpu, machine};
 use crate::setup::Setup;
 use crate::stats::{median, quantile, round};
 
@@ -58,7 +58,7 @@ pub fn run(_: &Setup, _: &[String]) -> anyhow::Result<()> {
     let stage = Stage::new("many")?;
     let image = stage.image("1.0.0")?;
     let operator = operator()?;
-    let alone = memory(operator, "VmRSS")?;
+    let alone = cpu::status_mib(operator, "VmRSS")?;
     let models = Models::watch(&stage.cluster.kubectl, &stage.space.name)?;
     let begun = Instant::now();
     for first in (0..MODELS).step_by(AT_ONCE) {
@@ -78,12 +78,12 @@ pub fn run(_: &Setup, _: &[String]) -> anyhow::Result<()> {
         // Spread over all of them.
         took.push(change(&stage, &models, number * (MODELS / CHANGES), number)?);
     }
-    let peak = memory(operator, "VmHWM")?;
+    let peak = cpu::status_mib(operator, "VmHWM")?;
     let detail = json!({
         "machine": machine()?,
         "models": MODELS,
         "rss_without_models_mib": round(alone),
-        "rss_mib": round(memory(operator, "VmRSS")?),
+        "rss_mib": round(cpu::status_mib(operator, "VmRSS")?),
         "rss_peak_mib": round(peak),
         "created_after_s": round(created.as_secs_f64()),
         "acted_on_after_s": round(begun.elapsed().as_secs_f64()),
@@ -152,15 +152,6 @@ fn operator() -> anyhow::Result<u32> {
         [pid] => Ok(pid),
         _ => bail!("there is not one operator in pods, but {found:?}"),
     }
-}
-
-/// A figure of the kernel's about a process, in MiB.
-fn memory(pid: u32, field: &str) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))
-        .context("the operator has ended: look at its events")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
-    Ok(kib.context("no such figure")?.parse::<f64>()? / 1024.0)
 }
 
 // === impl Models ===

@@ -36,6 +36,15 @@ fn resident_kib(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").trim().parse().ok()
 }
 
+/// A figure of the kernel's about one process, such as `VmHWM`, in MiB.
+pub fn status_mib(pid: u32, field: &str) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("the process {pid} has ended"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+    Ok(kib.with_context(|| format!("no {field}"))?.parse::<f64>()? / 1024.0)
+}
+
 fn processes() -> anyhow::Result<BTreeMap<u32, Stat>> {
     let mut table = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("list /proc")? {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, PodTemplateSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta, ResourceExt as _};
@@ -38,15 +38,22 @@ const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Copies of what is in the cluster.
 pub struct Cluster {
     pub models: Store<Model>,
-    pods: Index<Pod>,
-    deployments: Index<Deployment>,
+    pods: Index<SeenPod>,
+    /// How many pods the Deployment of a revision asks for.
+    deployments: Index<(RevisionName, u32)>,
     slices: Index<EndpointSlice>,
-    revisions: Index<ControllerRevision>,
+    revisions: Index<Stored>,
     activators: Store<Pod>,
     // What a Model may do without, to see what is left of it.
-    keepers: Index<PartialObjectMeta<DaemonSet>>,
-    autoscalers: Index<PartialObjectMeta<HorizontalPodAutoscaler>>,
-    budgets: Index<PartialObjectMeta<PodDisruptionBudget>>,
+    keepers: Index<Owned>,
+    autoscalers: Index<Owned>,
+    budgets: Index<Owned>,
+}
+
+/// An object of which only the name counts, and whose it is.
+struct Owned {
+    name: String,
+    owners: Vec<String>,
 }
 
 /// Where to look.
@@ -72,14 +79,24 @@ impl Cluster {
         let config = watcher::Config::default().labels(ACTIVATORS);
         Self {
             models: reflect(models, watcher::Config::default(), queue, tasks, itself),
-            pods: index(every(client, scope), pod, queue, tasks),
-            deployments: index(every(client, scope), deployment, queue, tasks),
-            slices: index(every(client, scope), |_| {}, queue, tasks),
-            revisions: index(every(client, scope), |_| {}, queue, tasks),
+            pods: index(every(client, scope), seen, queue, tasks),
+            deployments: index(every(client, scope), asked, queue, tasks),
+            slices: index(
+                every(client, scope),
+                |slice: &EndpointSlice| Some(slice.clone()),
+                queue,
+                tasks,
+            ),
+            revisions: index(every(client, scope), read, queue, tasks),
             activators: reflect(activators, config, queue, tasks, |_: &Pod| None),
-            keepers: index(every(client, scope), |_| {}, queue, tasks),
-            autoscalers: index(every(client, scope), |_| {}, queue, tasks),
-            budgets: index(every(client, scope), |_| {}, queue, tasks),
+            keepers: index(every(client, scope), owned::<DaemonSet>, queue, tasks),
+            autoscalers: index(
+                every(client, scope),
+                owned::<HorizontalPodAutoscaler>,
+                queue,
+                tasks,
+            ),
+            budgets: index(every(client, scope), owned::<PodDisruptionBudget>, queue, tasks),
         }
     }
 
@@ -112,26 +129,19 @@ impl Cluster {
     /// The pods of a Model, but for those that have ended.
     pub fn pods(&self, key: &Key) -> Vec<SeenPod> {
         let pods = self.pods.of(key);
-        let mut found: Vec<SeenPod> = pods.iter().filter_map(|pod| seen(pod)).collect();
+        let mut found: Vec<SeenPod> = pods.iter().map(|pod| SeenPod::clone(pod)).collect();
         found.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
         found
     }
 
     /// How many pods the Deployment of each revision asks for.
     pub fn asked(&self, key: &Key) -> BTreeMap<RevisionName, u32> {
-        let deployments = self.deployments.of(key);
-        let asked = deployments.iter().filter_map(|deployment| {
-            let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
-            let name = RevisionName::known(deployment.metadata.name.as_deref()?);
-            Some((name, u32::try_from(replicas).unwrap_or(0)))
-        });
-        asked.collect()
+        self.deployments.of(key).iter().map(|asked| (asked.0.clone(), asked.1)).collect()
     }
 
     /// Revisions that are kept. One that can't be read is left out: it is not ours any more.
     pub fn stored(&self, key: &Key) -> Vec<Stored> {
-        let all = self.revisions.of(key);
-        all.iter().filter_map(|stored| read(stored)).collect()
+        self.revisions.of(key).iter().map(|stored| Stored::clone(stored)).collect()
     }
 
     /// Where the EndpointSlices of a Model send requests.
@@ -182,37 +192,38 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store::<K>();
-    let changes = reflector::reflector(writer, watch(api, config, |_| {}));
+    let changes = reflector::reflector(writer, watch(api, config));
     tasks.spawn(follow(changes, queue.clone(), key, |_| {}));
     reader
 }
 
-/// Watches what belongs to Models, forever, and keeps what `slim` leaves of it.
-fn index<K>(api: Api<K>, slim: fn(&mut K), queue: &Queue, tasks: &mut JoinSet<()>) -> Index<K>
+/// Watches what belongs to Models, forever, and keeps what `view` gives of it.
+fn index<K, V>(
+    api: Api<K>,
+    view: fn(&K) -> Option<V>,
+    queue: &Queue,
+    tasks: &mut JoinSet<()>,
+) -> Index<V>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    V: Send + Sync + 'static,
 {
     let index = Index::new();
     let kept = index.clone();
-    let ours = watcher::Config::default().labels(MODEL_LABEL);
-    let changes = watch(api, ours, slim);
-    tasks.spawn(follow(changes, queue.clone(), owner, move |event| kept.take(event)));
+    let changes = watch(api, watcher::Config::default().labels(MODEL_LABEL));
+    tasks.spawn(follow(changes, queue.clone(), owner, move |event| kept.take(event, view)));
     index
 }
 
 fn watch<K>(
     api: Api<K>,
     config: watcher::Config,
-    slim: fn(&mut K),
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     // Whose fields they are is a third of an object, and of no interest here.
-    watcher(api, config).default_backoff().modify(move |object| {
-        object.managed_fields_mut().clear();
-        slim(object);
-    })
+    watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear())
 }
 
 /// Gives each Model whose objects change a turn.
@@ -242,50 +253,38 @@ async fn follow<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Of a pod only what is looked at.
-fn pod(pod: &mut Pod) {
-    pod.metadata.annotations = None;
-    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
-    pod.spec = Some(PodSpec { node_name, ..PodSpec::default() });
-    pod.status = pod.status.take().map(|status| PodStatus {
-        phase: status.phase,
-        conditions: status.conditions,
-        pod_ip: status.pod_ip,
-        ..PodStatus::default()
-    });
-}
-
-/// Of a Deployment only how many pods it asks for.
-fn deployment(deployment: &mut Deployment) {
-    deployment.metadata.annotations = None;
-    deployment.status = None;
-    if let Some(spec) = &mut deployment.spec {
-        spec.template = PodTemplateSpec::default();
-    }
-}
-
 fn itself(model: &Model) -> Option<Key> {
     Some(Key { namespace: model.namespace()?, name: model.name_any() })
 }
 
 /// Names of objects that belong to a Model, by its uid.
-fn names<K>(
+fn names(
     kind: &'static str,
-    index: &Index<PartialObjectMeta<K>>,
+    index: &Index<Owned>,
     key: &Key,
     model: &str,
-) -> Vec<(&'static str, String)>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let owned = |object: &PartialObjectMeta<K>| {
-        let mut owners = object.metadata.owner_references.iter().flatten();
-        owners.any(|owner| owner.uid == model)
-    };
-    let all = index.of(key).into_iter().filter(|object| owned(object));
-    all.map(|object| (kind, object.name_any())).collect()
+) -> Vec<(&'static str, String)> {
+    let all =
+        index.of(key).into_iter().filter(|object| object.owners.iter().any(|uid| uid == model));
+    all.map(|object| (kind, object.name.clone())).collect()
 }
 
+fn owned<K>(object: &PartialObjectMeta<K>) -> Option<Owned>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let name = object.metadata.name.clone()?;
+    let owners = object.metadata.owner_references.iter().flatten();
+    Some(Owned { name, owners: owners.map(|owner| owner.uid.clone()).collect() })
+}
+
+fn asked(deployment: &Deployment) -> Option<(RevisionName, u32)> {
+    let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
+    let name = RevisionName::known(deployment.metadata.name.as_deref()?);
+    Some((name, u32::try_from(replicas).unwrap_or(0)))
+}
+
+/// Nothing of a pod that has ended.
 fn seen(pod: &Pod) -> Option<SeenPod> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -337,7 +336,7 @@ mod tests {
 
     #[test]
     fn only_what_belongs_to_a_model_is_taken_for_its_own() {
-        let index = Index::<PartialObjectMeta<DaemonSet>>::new();
+        let index = Index::new();
         let objects = [
             ("ours", "here", "m", "1-2-3"),
             // The Model of this name that was before.
@@ -357,7 +356,7 @@ mod tests {
                 },
             });
             let object = serde_json::from_value(object).unwrap();
-            index.take(&Event::Apply(object));
+            index.take(&Event::Apply(object), owned::<DaemonSet>);
         }
         let key = Key { namespace: "here".to_owned(), name: "m".to_owned() };
         let found = names("DaemonSet", &index, &key, "1-2-3");

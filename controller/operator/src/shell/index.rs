@@ -1,5 +1,5 @@
-//! What there is of one kind, by the Model that it belongs to. A turn looks at its own Model's objects, however
-//! many others there are.
+//! What is looked at of one kind of objects, by the Model that they belong to. A turn looks at its own Model's,
+//! however many others there are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -13,24 +13,24 @@ use tokio::sync::watch;
 use super::queue::Key;
 use crate::desired::MODEL_LABEL;
 
-/// Objects of one kind. Cloning shares them.
-pub struct Index<K> {
-    inner: Arc<Inner<K>>,
+/// Of each object of one kind what is looked at. Cloning shares it.
+pub struct Index<V> {
+    inner: Arc<Inner<V>>,
 }
 
-struct Inner<K> {
-    objects: RwLock<Objects<K>>,
+struct Inner<V> {
+    objects: RwLock<Objects<V>>,
     ready: watch::Sender<bool>,
 }
 
-struct Objects<K> {
-    now: Table<K>,
+struct Objects<V> {
+    now: Table<V>,
     /// What a list that is not at its end has said so far.
-    listed: Table<K>,
+    listed: Table<V>,
 }
 
-struct Table<K> {
-    by_model: HashMap<Key, BTreeMap<String, Arc<K>>>,
+struct Table<V> {
+    by_model: HashMap<Key, BTreeMap<String, Arc<V>>>,
     /// To which Model each object belongs, by its own name: labels may change.
     owners: HashMap<Key, Key>,
 }
@@ -44,24 +44,24 @@ pub fn owner<K: Resource>(object: &K) -> Option<Key> {
 
 // === impl Index ===
 
-impl<K: Resource + Clone> Index<K> {
+impl<V> Index<V> {
     pub fn new() -> Self {
         let objects = RwLock::new(Objects { now: Table::default(), listed: Table::default() });
         Self { inner: Arc::new(Inner { objects, ready: watch::Sender::new(false) }) }
     }
 
-    /// Take in what the watch says.
-    pub fn take(&self, event: &Event<K>) {
+    /// Take in what the watch says, and keep of an object what `view` gives; nothing, if it gives nothing.
+    pub fn take<K: Resource>(&self, event: &Event<K>, view: impl Fn(&K) -> Option<V>) {
         let mut objects = self.inner.objects.write();
         match event {
             Event::Init => objects.listed = Table::default(),
-            Event::InitApply(object) => objects.listed.put(object),
+            Event::InitApply(object) => objects.listed.put(object, view(object)),
             Event::InitDone => {
                 objects.now = mem::take(&mut objects.listed);
                 drop(objects);
                 self.inner.ready.send_replace(true);
             }
-            Event::Apply(object) => objects.now.put(object),
+            Event::Apply(object) => objects.now.put(object, view(object)),
             Event::Delete(object) => objects.now.remove(object),
         }
     }
@@ -72,14 +72,14 @@ impl<K: Resource + Clone> Index<K> {
         let _ = self.inner.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
-    /// The objects of a Model, by their names.
-    pub fn of(&self, key: &Key) -> Vec<Arc<K>> {
+    /// What is kept of a Model's objects, in the order of their names.
+    pub fn of(&self, key: &Key) -> Vec<Arc<V>> {
         let objects = self.inner.objects.read();
         objects.now.by_model.get(key).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 }
 
-impl<K> Clone for Index<K> {
+impl<V> Clone for Index<V> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
@@ -87,15 +87,15 @@ impl<K> Clone for Index<K> {
 
 // === impl Table ===
 
-impl<K: Resource + Clone> Table<K> {
-    fn put(&mut self, object: &K) {
+impl<V> Table<V> {
+    fn put<K: Resource>(&mut self, object: &K, view: Option<V>) {
         self.remove(object);
-        let Some(model) = owner(object) else { return };
+        let (Some(model), Some(view)) = (owner(object), view) else { return };
         self.owners.insert(itself(object), model.clone());
-        self.by_model.entry(model).or_default().insert(object.name_any(), Arc::new(object.clone()));
+        self.by_model.entry(model).or_default().insert(object.name_any(), Arc::new(view));
     }
 
-    fn remove(&mut self, object: &K) {
+    fn remove<K: Resource>(&mut self, object: &K) {
         let Some(model) = self.owners.remove(&itself(object)) else { return };
         if let Some(objects) = self.by_model.get_mut(&model) {
             objects.remove(&object.name_any());
@@ -106,7 +106,7 @@ impl<K: Resource + Clone> Table<K> {
     }
 }
 
-impl<K> Default for Table<K> {
+impl<V> Default for Table<V> {
     fn default() -> Self {
         Self { by_model: HashMap::new(), owners: HashMap::new() }
     }
@@ -130,29 +130,36 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
-    fn names(index: &Index<Pod>, namespace: &str, model: &str) -> Vec<String> {
+    fn names(index: &Index<String>, namespace: &str, model: &str) -> Vec<String> {
         let key = Key { namespace: namespace.to_owned(), name: model.to_owned() };
-        index.of(&key).iter().map(|pod| pod.name_any()).collect()
+        index.of(&key).iter().map(|name| name.as_str().to_owned()).collect()
+    }
+
+    fn take(index: &Index<String>, event: &Event<Pod>) {
+        index.take(event, |pod| pod.metadata.name.clone().filter(|name| name != "hidden"));
     }
 
     #[test]
     fn objects_are_found_by_their_model() {
         let index = Index::new();
         for pod in [pod("a", "here", "m"), pod("b", "here", "n"), pod("a", "there", "m")] {
-            index.take(&Event::Apply(pod));
+            take(&index, &Event::Apply(pod));
         }
         assert_eq!(names(&index, "here", "m"), ["a"]);
         assert_eq!(names(&index, "there", "m"), ["a"]);
         // Whose label changes belongs to another, and to nobody without one.
-        index.take(&Event::Apply(pod("a", "here", "n")));
+        take(&index, &Event::Apply(pod("a", "here", "n")));
         assert_eq!(names(&index, "here", "m"), [""; 0]);
         assert_eq!(names(&index, "here", "n"), ["a", "b"]);
         let mut bare = pod("a", "here", "n");
         bare.metadata.labels = None;
-        index.take(&Event::Apply(bare));
+        take(&index, &Event::Apply(bare));
         assert_eq!(names(&index, "here", "n"), ["b"]);
-        index.take(&Event::Delete(pod("b", "here", "other")));
+        take(&index, &Event::Delete(pod("b", "here", "other")));
         assert_eq!(names(&index, "here", "n"), [""; 0]);
+        // Of which nothing is kept is not there, even if there was something before.
+        take(&index, &Event::Apply(pod("hidden", "there", "m")));
+        assert_eq!(names(&index, "there", "m"), ["a"]);
         assert!(index.inner.objects.read().now.by_model.len() == 1);
     }
 
@@ -161,14 +168,14 @@ mod tests {
         let index = Index::new();
         for event in [Event::Init, Event::InitApply(pod("a", "here", "m")), Event::InitDone] {
             assert!(!*index.inner.ready.borrow());
-            index.take(&event);
+            take(&index, &event);
         }
         index.ready().await;
         assert_eq!(names(&index, "here", "m"), ["a"]);
-        index.take(&Event::Init);
-        index.take(&Event::InitApply(pod("b", "here", "m")));
+        take(&index, &Event::Init);
+        take(&index, &Event::InitApply(pod("b", "here", "m")));
         assert_eq!(names(&index, "here", "m"), ["a"]);
-        index.take(&Event::InitDone);
+        take(&index, &Event::InitDone);
         assert_eq!(names(&index, "here", "m"), ["b"]);
     }
 }
