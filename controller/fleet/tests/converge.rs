@@ -186,6 +186,27 @@ fn a_version_that_never_gets_ready_leaves_the_old_one_serving() {
 }
 
 #[test]
+fn a_version_that_dies_again_and_again_is_given_up_before_its_time_is_over() {
+    let mut bench = Bench::new();
+    bench.settle(message(1, &[1], &hub()));
+    bench.event(message(2, &[2], &hub()));
+    bench.event(Event::Fetched { digest: model(2).digest });
+    let version = Version::from(&model(2));
+    for pause in [10, 20] {
+        bench.event(Event::Died { version: version.clone() });
+        assert_eq!(bench.site.state(), State::Staging);
+        let started = bench.wait(pause);
+        assert!(started.contains(&Effect::Start(model(2))), "{started:?}");
+    }
+    bench.event(Event::Died { version });
+    assert_eq!(bench.site.state(), State::Waiting);
+    assert_eq!(bench.site.active(), Some(Generation(1)));
+    // It is still wanted, and tried again.
+    bench.wait(10);
+    assert_eq!(bench.site.state(), State::Staging);
+}
+
+#[test]
 fn a_served_version_that_died_and_came_back_is_drained_before_it_is_stopped() {
     let mut bench = Bench::new();
     bench.settle(message(1, &[1], &hub()));

@@ -79,18 +79,18 @@ pub fn play(house: &House, sites: usize) -> anyhow::Result<usize> {
     let what = format!("{sites} sites enrolled, each with a key of its own");
     let agents = timed(&what, || agents(&stage, &hub, registry.addr, sites))?;
     commit(&policy, "filetype-1", &images[0], "[{}]")?;
-    timed("version 1 is on all sites", || hub.until(&stage, "filetype-1", "Finished", LIMIT))?;
+    timed("version 1 is on all sites", || hub.until(&stage, "filetype-1", "finished", LIMIT))?;
 
     let tally = Arc::new(Tally::default());
     let callers: Vec<_> = agents.iter().map(|agent| call(agent.addr, Arc::clone(&tally))).collect();
     let waves = "[{take: 1, gate: {success: 100%}}, {take: 25%, gate: {success: 100%}}, {}]";
     commit(&policy, "filetype-2", &images[1], waves)?;
     timed("version 2: one site, a quarter, all", || {
-        hub.until(&stage, "filetype-2", "Finished", LIMIT)
+        hub.until(&stage, "filetype-2", "finished", LIMIT)
     })?;
     commit(&policy, "filetype-3", &images[2], waves)?;
     timed("a broken version 3: rolled back", || {
-        hub.until(&stage, "filetype-3", "RolledBack", LIMIT)
+        hub.until(&stage, "filetype-3", "rolled-back", LIMIT)
     })?;
     timed("every site serves version 2 again", || settled(&stage, &hub, sites))?;
     tally.over.store(true, Ordering::Relaxed);

@@ -46,7 +46,7 @@ impl Site {
         let settings = &self.settings;
         let phase = match self.phase {
             Phase::Idle => None,
-            Phase::Fetching { until } | Phase::Staging { until } | Phase::Waiting { until } => {
+            Phase::Fetching { until } | Phase::Staging { until, .. } | Phase::Waiting { until } => {
                 Some(until)
             }
         };

@@ -12,6 +12,9 @@ use crate::names::{Generation, SiteName};
 use crate::time::Moment;
 use crate::wire::{self, Channel, Desired, Observed, Refusal, Refused, Topic};
 
+/// A version that ends so often while it is staged is not going to be ready: nobody waits for the deadline.
+const MAX_DEATHS: u32 = 3;
+
 /// Most turns after one event. Each turn moves a phase on, and there are five.
 const MAX_TURNS: usize = 8;
 
@@ -48,7 +51,7 @@ pub struct Site {
 pub(super) enum Phase {
     Idle,
     Fetching { until: Moment },
-    Staging { until: Moment },
+    Staging { until: Moment, deaths: u32 },
     Waiting { until: Moment },
 }
 
@@ -111,6 +114,12 @@ impl Site {
             Event::Evicted { digest } => self.store.evicted(digest),
             Event::Ready { version } => self.runs.ready(&version, now),
             Event::Died { version } => {
+                let wanted = self.kept.wanted.as_ref();
+                if let Phase::Staging { deaths, .. } = &mut self.phase
+                    && wanted.is_some_and(|wanted| wanted.has(&version))
+                {
+                    *deaths = deaths.saturating_add(1);
+                }
                 self.lame(&version, Reason::Died, now);
                 self.runs.gone(&version);
             }
@@ -295,15 +304,17 @@ impl Site {
                 self.fetch_all(&wanted, now);
                 if wanted.models.iter().all(|model| self.store.has(model.digest)) {
                     self.reason = None;
-                    self.phase = Phase::Staging { until: now + self.settings.stage };
+                    self.phase = Phase::Staging { until: now + self.settings.stage, deaths: 0 };
                 } else if now >= until {
                     self.give_up(self.reason.unwrap_or(Reason::FetchLate), now);
                 }
             }
-            Phase::Staging { until } => {
+            Phase::Staging { until, deaths } => {
                 self.start_all(&wanted, false, now);
                 if self.runs.are_ready(&wanted.models) && self.activating.is_none() {
                     self.commit(wanted);
+                } else if deaths >= MAX_DEATHS {
+                    self.give_up(Reason::Died, now);
                 } else if now >= until {
                     self.give_up(self.reason.unwrap_or(Reason::NotReady), now);
                 }
