@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use wick_e2e::caller::Caller;
-use wick_e2e::chart::NAMESPACE;
+use wick_e2e::chart::{self, NAMESPACE};
+use wick_e2e::cluster::Cluster;
 use wick_e2e::distribution;
 use wick_e2e::filetype::{PYTHON, classify};
 use wick_e2e::stage::{SETTLED, Stage};
@@ -210,6 +211,49 @@ fn rollout(name: &str, image: &str, waves: &Value) -> Value {
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"select": {"region": "north"}, "models": [model], "waves": waves},
     })
+}
+
+/// An API server with the real definitions of Argo CD and Flux takes the examples as they are, and one with
+/// ours the example of a repository.
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn argo_cd_and_flux_take_the_examples() -> anyhow::Result<()> {
+    let cluster = Cluster::attach()?;
+    let kubectl = &cluster.kubectl;
+    let mut wick = Command::new(env::var("WICK_BIN").context("run `cargo xtask e2e`")?);
+    let ours = wick.args(["hub", "crd"]).output()?;
+    kubectl.run_with(&["apply", "--server-side", "-f", "-"], &String::from_utf8(ours.stdout)?)?;
+    let files = env::var_os("WICK_E2E_GITOPS").context("run `cargo xtask e2e`")?;
+    let files: Vec<_> = env::split_paths(&files).map(|file| file.display().to_string()).collect();
+    for file in &files {
+        kubectl.run(&["apply", "--server-side", "-f", file])?;
+    }
+    kubectl.run(&["wait", "--for=condition=Established", "--timeout=60s", "crds", "--all"])?;
+    for namespace in ["argocd", "flux-system"] {
+        kubectl.run(&["create", "namespace", namespace])?;
+    }
+    let examples = chart::folder()?.join("../../fleet");
+    let takes = |path: &str, text: Option<&str>| {
+        let path = examples.join(path).display().to_string();
+        let words = ["create", "--dry-run=server", "--validate=strict", "-f"];
+        match text {
+            Some(text) => kubectl.run_with(&[&words[..], &["-"]].concat(), text),
+            None => kubectl.run(&[&words[..], &[&path]].concat()),
+        }
+    };
+    for path in ["argocd.yaml", "flux.yaml", "repository/sites", "repository/rollouts"] {
+        takes(path, None)?;
+    }
+    // That they are looked at is seen by one that is wrong.
+    let flux = fs::read_to_string(examples.join("flux.yaml"))?;
+    ensure!(takes("", Some(&flux.replace("sourceRef", "source"))).is_err(), "anything is taken");
+    for namespace in ["argocd", "flux-system"] {
+        kubectl.run(&["delete", "namespace", namespace, "--wait=false"])?;
+    }
+    for file in &files {
+        kubectl.run(&["delete", "-f", file])?;
+    }
+    Ok(())
 }
 
 #[test]

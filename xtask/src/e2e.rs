@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::cluster::pins;
 use crate::house::House;
 use crate::report::Counts;
-use crate::{bench, chart, cluster, counted, mqtt, registry, setup, shim, tools};
+use crate::{bench, chart, cluster, counted, gitops, mqtt, registry, setup, shim, tools};
 
 /// Names an existing cluster by its kubeconfig.
 const EXISTING: &str = "WICK_E2E_KUBECONFIG";
@@ -137,6 +137,7 @@ fn cargo_test(house: &House, targets: &[String]) -> anyhow::Result<Command> {
     if targets.iter().any(|target| target.starts_with(CHART_SUITE)) {
         cargo.env(chart::VARIABLE, chart::helm(house)?.context("there is no `go` for Helm")?);
         cargo.env("WICK_TEST_MOSQUITTO", mqtt::mosquitto(house)?);
+        cargo.env(gitops::VARIABLE, gitops::definitions()?);
     }
     Ok(cargo)
 }

@@ -22,6 +22,7 @@ mod e2e;
 mod examples;
 mod fleet;
 mod fuzz;
+mod gitops;
 mod go;
 mod grpcurl;
 mod guests;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use wick_fleet::enrol::{EnrolRequest, Enrolled, Problem, RenewRequest};
 use wick_fleet::{Moment, SiteName};
 
-use crate::ask::problem;
+use crate::ask::{Rotated, problem};
 use crate::authority::AuthorityError;
 use crate::hub::now;
 use crate::member::{self, Accepted, Certificate, Member};
@@ -20,8 +20,11 @@ const ADMIN: &str = "admin-token-file";
 /// Sites of one hub; plans are measured up to here.
 const MAX_SITES: usize = 100_000;
 
-/// Tokens that hold at once.
-const MAX_TOKENS: usize = 10_000;
+/// Tokens that hold at once: one for each site that may enrol today, and some for people.
+const MAX_TOKENS: u64 = 200_000;
+
+/// How many new ones there are until those that have ended are taken away.
+const SWEEP: u64 = 1024;
 
 fn internal(error: &dyn std::error::Error) -> Problem {
     tracing::error!(%error, "a request can't be answered");
@@ -100,7 +103,7 @@ impl Shared {
         Ok(Enrolled {
             certificate: issued.pem,
             ca: self.authority.ca().to_owned(),
-            ring: self.authority.ring.clone(),
+            ring: self.authority.signing().ring.clone(),
             broker: self.told_broker.to_string(),
             not_after: issued.not_after,
         })
@@ -161,15 +164,30 @@ impl Shared {
         Ok(())
     }
 
+    /// Sign with a new key from now on, and say everything again by it.
+    pub(crate) fn rotate(&self, who: String) -> Result<Rotated, Problem> {
+        let next = self.authority.signing().ring.serial() + 1;
+        let mut change = Change::default();
+        change.log(Table::Audit, &asked(who, "rotate-key", &next.to_string()));
+        self.commit(&change).map_err(|error| internal(&error))?;
+        let rotated = tokio::task::block_in_place(|| self.authority.rotate());
+        let signing = rotated.map_err(|error| internal(&error))?;
+        let (serial, key) = (signing.ring.serial(), signing.key.public().id().to_string());
+        tracing::warn!(serial, key, "the hub signs with a new key");
+        self.repeat();
+        Ok(Rotated { serial, key })
+    }
+
     pub(crate) fn make_token(&self, who: String, hash: &str, token: &Token) -> Result<(), Problem> {
         let failed = |error: StoreError| internal(&error);
-        let rows: Vec<(String, Token)> = self.store.all(Table::Tokens, "").map_err(failed)?;
         let mut change = Change::default();
-        let (mut held, now) = (0, now());
-        for (hash, token) in &rows {
-            match token.expires <= now {
-                true => change.delete(Table::Tokens, hash.as_str()),
-                false => held += 1,
+        let mut held = self.store.count(Table::Tokens).map_err(failed)?;
+        if held >= MAX_TOKENS || held % SWEEP == SWEEP - 1 {
+            let rows: Vec<(String, Token)> = self.store.all(Table::Tokens, "").map_err(failed)?;
+            let now = now();
+            for (hash, _) in rows.iter().filter(|(_, token)| token.expires <= now) {
+                change.delete(Table::Tokens, hash.as_str());
+                held -= 1;
             }
         }
         if held >= MAX_TOKENS {

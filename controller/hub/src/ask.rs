@@ -28,6 +28,10 @@ pub enum Ask {
         site: SiteName,
         answer: Answer<()>,
     },
+    Rotate {
+        who: String,
+        answer: Answer<Rotated>,
+    },
     /// By its hash.
     MakeToken {
         who: String,
@@ -52,6 +56,14 @@ pub struct OrderDone {
     pub phase: Phase,
     pub wave: usize,
     pub reason: Option<String>,
+}
+
+/// The key that is in use since.
+#[derive(Debug, Serialize)]
+pub struct Rotated {
+    /// Counts the lists of keys.
+    pub serial: u64,
+    pub key: String,
 }
 
 pub fn problem(code: &str, message: impl Into<String>) -> Problem {

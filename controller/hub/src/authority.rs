@@ -1,10 +1,13 @@
 //! The fleet's own certificate authority, and the key that signs what sites are to have. Its keys are files in the
 //! hub's folder that only its user reads, and leave it never.
 
-use std::fs::{self, OpenOptions};
+mod signing;
+
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -15,12 +18,14 @@ use rcgen::{
     KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, RevokedCertParams,
     SerialNumber,
 };
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use wick_fleet::enrol::HUB;
-use wick_fleet::wire::{KeyRing, Refusal};
+use wick_fleet::wire::Refusal;
 use wick_fleet::{Moment, SiteName};
-use wick_package::signature::{PrivateKey, PublicKey};
+use wick_package::signature::PublicKey;
 
+pub use self::signing::Signing;
 use crate::token::{hex, random};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -45,24 +50,19 @@ const BACKDATE: Duration = DAY;
 /// Bytes of a serial number, so that none is ever drawn twice.
 const SERIAL: usize = 16;
 
-/// The list that a hub begins with.
-const FIRST_RING: u64 = 1;
-
 pub const CA_FILE: &str = "ca.crt";
 pub const LIST_FILE: &str = "revoked.crl";
 /// Of the hub at the broker; of the broker, and of the hub's own API.
 pub const HUB_FILES: (&str, &str) = ("hub.crt", "hub.key");
 pub const SERVER_FILES: (&str, &str) = ("server.crt", "server.key");
 const CA_KEY: &str = "ca.key";
-const SIGNING_KEY: &str = "signing.key";
 
 /// Signs certificates and messages.
 pub struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     ca: String,
-    pub signer: PrivateKey,
-    pub ring: KeyRing,
+    signing: RwLock<Arc<Signing>>,
 }
 
 /// A signing request. Of what it asks for only the key and the name are taken.
@@ -100,6 +100,8 @@ pub enum AuthorityError {
     Key(#[from] wick_package::signature::SignatureError),
     #[error("the hub's keys are no list")]
     Ring(#[from] Refusal),
+    #[error("the list of the hub's keys is damaged")]
+    Keys(#[from] serde_json::Error),
 }
 
 fn file(path: &Path) -> impl FnOnce(io::Error) -> AuthorityError + '_ {
@@ -116,10 +118,16 @@ fn keep(path: &Path, text: &str) -> Result<(), AuthorityError> {
     written.map_err(file(path))
 }
 
-/// Replace a file at once.
+/// Replace a file at once: it is there whole, or as it was.
 fn replace(path: &Path, text: &str) -> Result<(), AuthorityError> {
     let new = path.with_extension("new");
-    let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let written = File::create(&new).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(folder)?.sync_all()
+    });
     written.map_err(file(path))
 }
 
@@ -142,8 +150,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
         replace(&dir.join(CA_FILE), &certificate.pem())?;
-        let seed = random().map_err(file(Path::new("/dev/urandom")))?;
-        keep(&dir.join(SIGNING_KEY), &PrivateKey::from_seed(&seed).to_pem(None)?)?;
+        Signing::init(dir)?;
         // The last: with it the folder is a hub's.
         keep(&path, &key.serialize_pem())?;
         let authority = Self::open(dir)?;
@@ -161,9 +168,23 @@ impl Authority {
         };
         let ca = read(CA_FILE)?;
         let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&read(CA_KEY)?)?)?;
-        let signer = PrivateKey::from_pem(&read(SIGNING_KEY)?, None)?;
-        let ring = KeyRing::new(FIRST_RING, vec![signer.public()])?;
-        Ok(Self { dir: dir.to_owned(), issuer, ca, signer, ring })
+        let signing = RwLock::new(Arc::new(Signing::open(dir)?));
+        Ok(Self { dir: dir.to_owned(), issuer, ca, signing })
+    }
+
+    /// The key in use.
+    pub fn signing(&self) -> Arc<Signing> {
+        Arc::clone(&self.signing.read())
+    }
+
+    /// Use a new key from now on.
+    ///
+    /// # Errors
+    /// It can't be written; then the old one is in use, now and after a start.
+    pub fn rotate(&self) -> Result<Arc<Signing>, AuthorityError> {
+        let next = Arc::new(self.signing().rotate(&self.dir)?);
+        *self.signing.write() = Arc::clone(&next);
+        Ok(next)
     }
 
     pub fn dir(&self) -> &Path {

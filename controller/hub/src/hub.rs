@@ -225,6 +225,7 @@ impl Hub {
             Ask::Enrol { request, answer } => drop(answer.send(self.shared.enrol(&request))),
             Ask::Renew { request, answer } => drop(answer.send(self.shared.renew(&request))),
             Ask::Revoke { who, site, answer } => drop(answer.send(self.shared.revoke(who, &site))),
+            Ask::Rotate { who, answer } => drop(answer.send(self.shared.rotate(who))),
             Ask::MakeToken { who, hash, token, answer } => {
                 drop(answer.send(self.shared.make_token(who, &hash, &token)));
             }

@@ -64,6 +64,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/enrolments", post(write::enrolment))
         .route("/v1/tokens", get(read::tokens).post(write::make_token))
         .route("/v1/tokens/{name}", axum::routing::delete(write::drop_token))
+        .route("/v1/keys/rotate", post(write::rotate))
         .route("/openapi.json", get(|| async { raw("application/json", OPENAPI) }))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .merge(dry)

@@ -171,7 +171,8 @@ impl Shared {
         let desired = Desired { models: target.models.clone(), rollout: target.rollout.clone() };
         let generation = target.generation;
         drop(state);
-        match wire::seal(&topic, generation, &desired, &self.authority.signer, &[]) {
+        let signing = self.authority.signing();
+        match wire::seal(&topic, generation, &desired, &signing.key, &signing.changes) {
             Ok(bytes) => Some((topic.to_string(), bytes)),
             Err(error) => {
                 tracing::error!(%site, %error, "what the site is to have can't be said");

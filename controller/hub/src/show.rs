@@ -115,6 +115,13 @@ pub fn site(state: &State, name: &SiteName) -> Option<SiteShown> {
     })
 }
 
+/// How many sites say that they believe this list of keys.
+pub fn believers(state: &State, serial: u64) -> usize {
+    let members = state.members.iter().filter(|(_, member)| member.revoked.is_none());
+    let reports = members.filter_map(|(name, _)| state.heard.voice(name)?.report.as_ref());
+    reports.filter(|(_, observed)| observed.keys == serial).count()
+}
+
 /// All of them, without their sites.
 pub fn rollouts(state: &State) -> Vec<RolloutShown> {
     let shown = state.plan.rollouts.iter().map(|(name, progress)| summary(state, name, progress));

@@ -195,6 +195,14 @@ impl Store {
         found.map(|bytes| parse(key, &bytes)).transpose()
     }
 
+    /// How many entries there are.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn count(&self, table: Table) -> Result<u64, StoreError> {
+        self.run(|store| Ok(store.file.begin_read()?.open_table(table.definition())?.len()?))
+    }
+
     /// All entries whose keys begin so, in order.
     ///
     /// # Errors

@@ -174,8 +174,15 @@ impl Site {
             return Err(Refusal::Older { got: spec.generation, have: highest });
         }
         if spec.generation == highest {
-            let same = have.is_some_and(|have| have.models == spec.models);
-            return if same { Ok(()) } else { Err(Refusal::Conflict(highest)) };
+            if have.is_none_or(|have| have.models != spec.models) {
+                return Err(Refusal::Conflict(highest));
+            }
+            // It may be said again for the sake of its keys.
+            if opened.ring != self.kept.ring {
+                self.kept.ring = opened.ring;
+                self.keep();
+            }
+            return Ok(());
         }
         check_models(&spec.models)?;
         self.kept.ring = opened.ring;

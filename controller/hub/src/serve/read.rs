@@ -43,10 +43,16 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
 pub(super) async fn status(State(api): State<Api>, _caller: Caller) -> Response {
     let state = api.shared.state.read();
     let problems: Vec<_> = state.problems.iter().map(ToString::to_string).collect();
+    let signing = api.shared.authority.signing();
+    let serial = signing.ring.serial();
     answer_json(&json!({
         "now": now(),
         "made": state.plan.made,
         "link": state.link,
+        "keys": {
+            "serial": serial, "key": signing.key.public().id().to_string(),
+            "sites": show::believers(&state, serial),
+        },
         "source": state.source,
         "sites": Totals::of(&state),
         "rollouts": show::rollouts(&state),

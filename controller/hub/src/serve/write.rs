@@ -136,6 +136,12 @@ pub(super) async fn make_token(State(api): State<Api>, caller: Caller, body: Byt
     make(&api, caller.name, name, Grant::Role(role), hours.unwrap_or(ROLE_HOURS)).await
 }
 
+pub(super) async fn rotate(State(api): State<Api>, caller: Caller) -> Answer {
+    caller.must(Role::Admin)?;
+    let who = caller.name;
+    Ok(answer_json(&api.ask(|answer| Ask::Rotate { who, answer }).await?))
+}
+
 pub(super) async fn drop_token(
     State(api): State<Api>,
     Path(name): Path<String>,

@@ -5,5 +5,6 @@ mod broker;
 mod site;
 
 mod enrol;
+mod keys;
 mod faults;
 mod policy;

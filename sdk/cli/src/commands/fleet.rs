@@ -114,6 +114,11 @@ enum FleetCommand {
         #[arg(value_name = "SITE")]
         site: String,
     },
+    /// Let the hub sign with a new key
+    ///
+    /// Sites believe it since the old key has signed it, as soon as they hear of it. One that misses eight changes
+    /// must be enrolled again.
+    RotateKey,
     /// A token for a person or a program
     Token {
         /// Whose it is
@@ -197,6 +202,14 @@ pub fn run(args: &FleetArgs, format: Format) -> Outcome {
                 let done = json!({"revoked": site});
                 print(&done, format, |_| {
                     format!("{site} is revoked: let the broker read its list again")
+                });
+                Ok(())
+            }
+            FleetCommand::RotateKey => {
+                let made = server.hub(Method::POST, "/v1/keys/rotate", None).await?;
+                print(&made, format, |made| {
+                    let key = made["key"].as_str().unwrap_or_default();
+                    format!("the hub signs with {key}: `wick fleet status` says who believes it")
                 });
                 Ok(())
             }
