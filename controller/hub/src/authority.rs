@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams,
     CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, RevokedCertParams,
     SerialNumber,
 };
-use parking_lot::RwLock;
 use time::OffsetDateTime;
 use wick_fleet::enrol::HUB;
 use wick_fleet::wire::Refusal;
@@ -121,7 +121,7 @@ fn keep(path: &Path, text: &str) -> Result<(), AuthorityError> {
 /// Replace a file at once: it is there whole, or as it was.
 fn replace(path: &Path, text: &str) -> Result<(), AuthorityError> {
     let new = path.with_extension("new");
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let written = File::create(&new).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

@@ -47,13 +47,13 @@ async fn child() {
 }
 
 /// A hub that ends as power ends.
-struct Killable {
+pub struct Killable {
     child: Child,
-    caller: Caller,
+    pub caller: Caller,
 }
 
 impl Killable {
-    fn start(bench: &Bench, broker: &wick_hub::Broker) -> Self {
+    pub fn start(bench: &Bench, broker: &wick_hub::Broker) -> Self {
         let url = format!("file://{}", bench.repository().display());
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["faults::child", "--exact", "--nocapture"])

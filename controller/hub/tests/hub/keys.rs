@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::bench::{Bench, eventually, rollout};
 use crate::broker::Broker;
+use crate::faults::Killable;
 use crate::site::Site;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -11,7 +12,8 @@ async fn a_new_key_is_believed_by_sites_that_hear_of_it_and_by_those_that_were_a
     let bench = Bench::new();
     let broker = Broker::open(&bench.dir());
     bench.commit("rollouts/a.yaml", &rollout("ocr-1", 1, ""));
-    let (hub, caller) = bench.hub(broker.url("mqtt")).await;
+    let hub = Killable::start(&bench, &broker.url("mqtt"));
+    let caller = hub.caller.clone();
     let (here, away) =
         (Site::enrol(&caller, "plant-1", 1).await, Site::enrol(&caller, "plant-2", 2).await);
     let live = here.live_plain(broker.port);
@@ -31,7 +33,8 @@ async fn a_new_key_is_believed_by_sites_that_hear_of_it_and_by_those_that_were_a
     assert!(!bench.dir().join("signing.key").exists());
     let key = caller.get("/v1/status").await["keys"]["key"].clone();
     drop(hub);
-    let (_hub, caller) = bench.hub(broker.url("mqtt")).await;
+    let hub = Killable::start(&bench, &broker.url("mqtt"));
+    let caller = hub.caller.clone();
     assert_eq!(caller.get("/v1/status").await["keys"]["key"], key);
     let late = away.live_plain(broker.port);
     eventually("who was away is told", || async { late.last().is_some() }).await;

@@ -5,6 +5,6 @@ mod broker;
 mod site;
 
 mod enrol;
-mod keys;
 mod faults;
+mod keys;
 mod policy;

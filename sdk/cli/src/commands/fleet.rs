@@ -192,8 +192,7 @@ pub fn run(args: &FleetArgs, format: Format) -> Outcome {
                 // Whole hours, and at least one.
                 let hours = expires.as_secs().div_ceil(3600).max(1);
                 let body = json!({"site": site, "again": again, "hours": hours});
-                let made = server.hub(Method::POST, "/v1/enrolments", Some(&body)).await?;
-                print(&made, format, |made| made["token"].as_str().unwrap_or_default().to_owned());
+                token(&server.hub(Method::POST, "/v1/enrolments", Some(&body)).await?, format);
                 Ok(())
             }
             FleetCommand::Revoke { site } => {
@@ -215,12 +214,16 @@ pub fn run(args: &FleetArgs, format: Format) -> Outcome {
             }
             FleetCommand::Token { name, role } => {
                 let body = json!({"name": name, "role": wick_hub::Role::from(*role)});
-                let made = server.hub(Method::POST, "/v1/tokens", Some(&body)).await?;
-                print(&made, format, |made| made["token"].as_str().unwrap_or_default().to_owned());
+                token(&server.hub(Method::POST, "/v1/tokens", Some(&body)).await?, format);
                 Ok(())
             }
         }
     })
+}
+
+/// A token that was made; nothing keeps it.
+fn token(made: &Value, format: Format) {
+    print(made, format, |made| made["token"].as_str().unwrap_or_default().to_owned());
 }
 
 async fn status(server: &Server, watch: bool, format: Format) -> Outcome {

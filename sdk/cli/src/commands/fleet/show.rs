@@ -76,6 +76,9 @@ pub fn status(status: &Value) -> String {
         ["online", "converged", "failed", "revoked"].map(|name| (name, number(sites, name)));
     let counts = counts.map(|(name, count)| format!(", {count} {name}")).concat();
     line(format!("sites     {} enrolled{counts}", number(sites, "enrolled")));
+    let keys = &status["keys"];
+    let (serial, believers) = (number(keys, "serial"), number(keys, "sites"));
+    line(format!("keys      list {serial}, which {believers} sites say that they believe"));
     for problem in list(status, "problems") {
         line(format!(
             "{} {}",
