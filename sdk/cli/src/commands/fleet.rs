@@ -205,11 +205,11 @@ pub fn run(args: &FleetArgs, format: Format) -> Outcome {
                 Ok(())
             }
             FleetCommand::RotateKey => {
-                let made = server.hub(Method::POST, "/v1/keys/rotate", None).await?;
-                print(&made, format, |made| {
-                    let key = made["key"].as_str().unwrap_or_default();
-                    format!("the hub signs with {key}: `wick fleet status` says who believes it")
-                });
+                print(
+                    &server.hub(Method::POST, "/v1/keys/rotate", None).await?,
+                    format,
+                    show::rotated,
+                );
                 Ok(())
             }
             FleetCommand::Token { name, role } => {

@@ -46,6 +46,11 @@ pub fn is_behind(site: &Value) -> bool {
         && number(site, "serving") != number(site, "generation")
 }
 
+/// The key that the hub signs with since.
+pub fn rotated(made: &Value) -> String {
+    format!("the hub signs with {}: `wick fleet status` says who believes it", text(made, "key"))
+}
+
 pub fn status(status: &Value) -> String {
     let mut shown = String::new();
     let mut line = |text: String| {
