@@ -195,15 +195,7 @@ pub fn run(args: &FleetArgs, format: Format) -> Outcome {
                 token(&server.hub(Method::POST, "/v1/enrolments", Some(&body)).await?, format);
                 Ok(())
             }
-            FleetCommand::Revoke { site } => {
-                let path = format!("/v1/sites/{site}/revoke");
-                server.hub(Method::POST, &path, None).await?;
-                let done = json!({"revoked": site});
-                print(&done, format, |_| {
-                    format!("{site} is revoked: let the broker read its list again")
-                });
-                Ok(())
-            }
+            FleetCommand::Revoke { site } => revoke(&server, site, format).await,
             FleetCommand::RotateKey => {
                 print(
                     &server.hub(Method::POST, "/v1/keys/rotate", None).await?,
@@ -219,6 +211,14 @@ pub fn run(args: &FleetArgs, format: Format) -> Outcome {
             }
         }
     })
+}
+
+async fn revoke(server: &Server, site: &str, format: Format) -> Outcome {
+    server.hub(Method::POST, &format!("/v1/sites/{site}/revoke"), None).await?;
+    print(&json!({"revoked": site}), format, |_| {
+        format!("{site} is revoked: let the broker read its list again")
+    });
+    Ok(())
 }
 
 /// A token that was made; nothing keeps it.
