@@ -9,9 +9,13 @@ use crate::house::House;
 use crate::report::Report;
 use crate::tools::{self, find_on_path};
 use crate::{
-    arm64, bench, chart, clients, cluster, counted, devices, e2e, fleet, fuzz, import, mqtt, page,
+    arm64, bench, chart, clients, cluster, counted, demo, devices, e2e, fleet, fuzz, import, mqtt,
+    page,
 };
 use crate::{registry, setup, tidy, traces};
+
+/// Sites of the demo's fleet when it is a test.
+const DEMO_SITES: usize = 5;
 
 /// What to test.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,9 +117,11 @@ fn system(house: &House, report: &mut Report, machine: bool, ci: bool) -> anyhow
         report.step("mqtt", || mqtt::run(house, None))?;
         report.step("registry", || registry::run(house, None))?;
         report.step("fleet", || fleet::run(house, None))?;
+        report.check("demo of a fleet", || demo::fleet::play(house, DEMO_SITES).map(drop))?;
     } else {
         leave_out(report, ci, "devices over a real MQTT broker (needs --cluster)")?;
         leave_out(report, ci, "images at a real registry (needs --cluster)")?;
+        leave_out(report, ci, "a fleet over a real MQTT broker (needs --cluster)")?;
     }
     let root = is_root();
     if machine && root {

@@ -3,15 +3,9 @@
 
 use std::process::Command;
 
-use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use super::scale;
 use crate::house::House;
-use crate::mqtt;
-
-/// Connections of agents, their control ports, and what each has open beside these.
-const FILES: u64 = 16_384;
+use crate::{fleet, mqtt};
 
 /// The cluster's name. It is the benchmark's own and is stopped at its end.
 const CLUSTER: &str = "bench-fleet";
@@ -20,11 +14,7 @@ const CLUSTER: &str = "bench-fleet";
 const BESIDE: &str = "agent-";
 
 pub fn run(house: &House, bars: &[String], bench: &mut Command) -> anyhow::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(FILES);
-    // The benchmark and its broker inherit it.
-    let wanted = Rlimit { current: Some(FILES.min(most)), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, wanted).context("ask for more open files")?;
+    fleet::more_files()?;
     bench.env("WICK_TEST_MOSQUITTO", mqtt::mosquitto(house)?);
     if bars.is_empty() || bars.iter().any(|bar| bar.starts_with(BESIDE)) {
         return scale::in_cluster(house, CLUSTER, bench);

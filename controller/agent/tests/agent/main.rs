@@ -4,6 +4,7 @@
 mod broken;
 mod cable;
 mod converge;
+mod crowd;
 mod killed;
 mod load;
 mod messages;
