@@ -92,6 +92,7 @@ pub fn enrol(
         not_after: enrolled.not_after,
         memory: PLENTY,
         disk: PLENTY,
+        token: String::new(),
     };
     home.join(&file, &enrolled)?;
     Ok((home, key))

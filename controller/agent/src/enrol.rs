@@ -8,6 +8,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde::Serialize;
 use wick_fleet::SiteName;
 use wick_fleet::enrol::{Claim, ENROL, EnrolRequest, Enrolled, Problem, RENEW, RenewRequest};
+use wick_package::Digest;
 
 use crate::certificate;
 use crate::keep::{Home, KeepError, SiteFile};
@@ -110,9 +111,15 @@ pub async fn enrol(settings: &EnrolSettings) -> Result<SiteFile, EnrolError> {
         not_after: enrolled.not_after,
         memory: settings.memory,
         disk: settings.disk,
+        token: token_hash(&settings.token),
     };
     home.join(&site, &enrolled)?;
     Ok(site)
+}
+
+/// By what it is known which token a site has enrolled with.
+pub fn token_hash(token: &str) -> String {
+    Digest::of(token.trim().as_bytes()).to_string()
 }
 
 /// Get the next certificate for the same key, and keep it.

@@ -54,6 +54,9 @@ pub struct SiteFile {
     /// What models may have together.
     pub memory: u64,
     pub disk: u64,
+    /// A hash of the token that it has enrolled with.
+    #[serde(default)]
+    pub token: String,
 }
 
 /// A folder that can't be used.

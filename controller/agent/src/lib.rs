@@ -22,7 +22,7 @@ mod tls;
 
 pub use certificate::Renewal;
 pub use control::ControlError;
-pub use enrol::{EnrolError, EnrolSettings, enrol};
+pub use enrol::{EnrolError, EnrolSettings, enrol, token_hash};
 pub use keep::{Home, KeepError, SiteFile};
 pub use perform::{Agent, AgentError, AgentSettings};
 pub use state::{LinkState, Snapshot};

@@ -154,6 +154,13 @@ impl Shared {
         member.revoked = Some(now());
         let revokes = std::mem::take(&mut member.certificates);
         let mut change = Change::default();
+        // By none of the tokens that were made for it may it come back.
+        let tokens = self.store.all::<Token>(Table::Tokens, "").map_err(|error| internal(&error))?;
+        for (hash, token) in tokens {
+            if matches!(&token.grant, Grant::Enrol { site: other, .. } if other == site) {
+                change.delete(Table::Tokens, hash);
+            }
+        }
         change.put(Table::Members, site.as_str(), &member);
         change.log(Table::Audit, &asked(who, "revoke", site.as_str()));
         self.keep(site, member, change, &revokes)?;

@@ -51,10 +51,12 @@ const BACKDATE: Duration = DAY;
 const SERIAL: usize = 16;
 
 pub const CA_FILE: &str = "ca.crt";
-pub const LIST_FILE: &str = "revoked.crl";
+pub const LIST_FILE: &str = "broker/revoked.crl";
+/// What the broker needs is in a folder of its own: it need not see the fleet's keys.
+pub const BROKER_CA: &str = "broker/ca.crt";
 /// Of the hub at the broker; of the broker, and of the hub's own API.
 pub const HUB_FILES: (&str, &str) = ("hub.crt", "hub.key");
-pub const SERVER_FILES: (&str, &str) = ("server.crt", "server.key");
+pub const SERVER_FILES: (&str, &str) = ("broker/server.crt", "broker/server.key");
 const CA_KEY: &str = "ca.key";
 
 /// Signs certificates and messages.
@@ -108,21 +110,25 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> AuthorityError + '_ {
     |source| AuthorityError::File { path: path.to_owned(), source }
 }
 
-/// Write a file that only its owner reads; one that is there stays as it is.
+/// Write a file that only its owner reads. It is there whole, or not at all.
 fn keep(path: &Path, text: &str) -> Result<(), AuthorityError> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = opened.and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(file(path))
+    write(path, text, 0o600)
 }
 
-/// Replace a file at once: it is there whole, or as it was.
+/// Replace a file that anybody may read. It is there whole, or as it was.
 fn replace(path: &Path, text: &str) -> Result<(), AuthorityError> {
+    write(path, text, 0o644)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
     let new = path.with_extension("new");
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let written = File::create(&new).and_then(|mut file| {
+    let opened = fs::create_dir_all(folder)
+        .and_then(|()| match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create_new(true).mode(mode).open(&new),
+        });
+    let written = opened.and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)?;
@@ -150,6 +156,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
         replace(&dir.join(CA_FILE), &certificate.pem())?;
+        replace(&dir.join(BROKER_CA), &certificate.pem())?;
         Signing::init(dir)?;
         // The last: with it the folder is a hub's.
         keep(&path, &key.serialize_pem())?;
@@ -185,6 +192,11 @@ impl Authority {
         let next = Arc::new(self.signing().rotate(&self.dir)?);
         *self.signing.write() = Arc::clone(&next);
         Ok(next)
+    }
+
+    /// Remove keys that are not in use, of a change that ended in the middle. Only for whoever holds the store.
+    pub fn tidy(&self) {
+        self.signing().tidy(&self.dir);
     }
 
     pub fn dir(&self) -> &Path {

@@ -24,8 +24,9 @@ use wick_package::Digest;
 use self::status::Standing;
 use crate::hub::Input;
 use crate::policy::{API_VERSION, File, ROLLOUTS, SITES};
-use crate::shared::Shared;
+use crate::shared::{KeptPolicy, POLICY, Shared};
 use crate::source::{Fetched, Origin, causes};
+use crate::store::Table;
 
 /// Who writes the statuses.
 const MANAGER: &str = "wick-hub";
@@ -35,10 +36,17 @@ const MANAGER: &str = "wick-hub";
 const QUIET: Duration = Duration::from_millis(300);
 const LATEST: Duration = Duration::from_secs(3);
 
+/// How long after the last failure of a watch it is held to have recovered: when it has, nothing says so.
+const RECOVERED: Duration = Duration::from_secs(30);
+
 /// How often statuses are compared with what is so, and how many are written each time: with more the API
 /// server would be busy with us.
 const REPORT: Duration = Duration::from_secs(2);
 const MAX_WRITES: usize = 100;
+
+/// Longest write, and how long nothing is written after one that failed.
+const WRITE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Where the objects are.
 #[derive(Clone)]
@@ -73,7 +81,8 @@ pub async fn follow(
 ) {
     let (sites, site_changes) = watch::<Site>(&settings, SITES);
     let (rollouts, rollout_changes) = watch::<Rollout>(&settings, ROLLOUTS);
-    let kinds = [sites, rollouts];
+    // Rollouts first: what is said of them is what keeps them from being changed.
+    let kinds = [rollouts, sites];
     let mut changes = pin!(futures::stream::select(site_changes, rollout_changes));
     let stores = kinds.each_ref().map(|kind| kind.store.clone());
     let mut ready = pin!(async move {
@@ -84,7 +93,8 @@ pub async fn follow(
     });
     let (mut is_ready, mut first, mut last) = (false, Instant::now(), Instant::now());
     let mut dirty = true;
-    let (mut newest, mut in_force) = (Read::default(), Read::default());
+    let (mut newest, mut in_force) = (Read::default(), kept(&shared));
+    let mut silent = Instant::now();
     let mut report = interval(REPORT);
     report.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -98,6 +108,8 @@ pub async fn follow(
                 Some(Err(error)) => {
                     let why = format!("the cluster can't be watched: {}", causes(&error));
                     if inputs.send(Input::NoPolicy(why)).await.is_err() { return }
+                    (first, last) = (Instant::now() + RECOVERED, Instant::now() + RECOVERED);
+                    dirty = true;
                 }
                 None => return,
             },
@@ -113,8 +125,11 @@ pub async fn follow(
                 };
                 if inputs.send(said).await.is_err() { return }
             }
-            _ = report.tick(), if is_ready && !dirty => {
-                write_statuses(&kinds, &shared, &newest, &mut in_force).await;
+            _ = report.tick(), if is_ready && !dirty && silent <= Instant::now() => {
+                let wanted = statuses(&kinds, &shared, &newest, &mut in_force);
+                if !write(wanted).await {
+                    silent = Instant::now() + PAUSE;
+                }
             }
         }
     }
@@ -149,44 +164,71 @@ fn read(kinds: &[Kind]) -> Read {
     Read { version, files }
 }
 
-/// Say of each object what became of it, where that is not what its status says.
-async fn write_statuses(kinds: &[Kind], shared: &Shared, newest: &Read, in_force: &mut Read) {
+/// The policy in force, as a start finds it.
+fn kept(shared: &Shared) -> Read {
+    let kept = tokio::task::block_in_place(|| shared.store.get::<KeptPolicy>(Table::Meta, POLICY));
+    let Ok(Some(KeptPolicy { commit, files })) = kept else { return Read::default() };
+    let files = files.into_iter().map(|file| (file.path, file.text)).collect();
+    Read { version: commit, files }
+}
+
+/// What is to be said of objects, where that is not what their status says.
+fn statuses<'a>(
+    kinds: &'a [Kind],
+    shared: &Shared,
+    newest: &Read,
+    in_force: &mut Read,
+) -> Vec<(&'a Kind, Arc<DynamicObject>, Value)> {
+    let state = shared.state.read();
+    if state.source.commit.as_ref() == Some(&newest.version) {
+        in_force.files.clone_from(&newest.files);
+    } else if state.source.tried.as_ref() != Some(&newest.version) {
+        // Nobody has looked at it yet.
+        return Vec::new();
+    }
+    let now = jiff::Timestamp::now();
     let mut wanted = Vec::new();
-    {
-        let state = shared.state.read();
-        if state.source.commit.as_ref() == Some(&newest.version) {
-            in_force.files.clone_from(&newest.files);
-        } else if state.source.tried.as_ref() != Some(&newest.version) {
-            // Nobody has looked at it yet.
-            return;
-        }
-        let now = jiff::Timestamp::now();
-        for kind in kinds {
-            for object in kind.store.state() {
-                let path = kind.path(&object);
-                let same = in_force.files.get(&path) == Some(&kind.text(&object));
-                let standing = Standing::of(&state.source, &path, same);
-                let status = match kind.folder {
-                    SITES => json(&status::site(&state, &object, &standing, now)),
-                    _ => json(&status::rollout(&state, &object, &standing, now)),
-                };
-                if object.data["status"] != status && wanted.len() < MAX_WRITES {
-                    wanted.push((kind, object.name_any(), status));
-                }
+    for kind in kinds {
+        for object in kind.store.state() {
+            let path = kind.path(&object);
+            let same = in_force.files.get(&path) == Some(&kind.text(&object));
+            let standing = Standing::of(&state.source, &path, same);
+            let status = match kind.folder {
+                SITES => json(&status::site(&state, &object, &standing, now)),
+                _ => json(&status::rollout(&state, &object, &standing, now)),
+            };
+            if status::ours(&object) != status && wanted.len() < MAX_WRITES {
+                wanted.push((kind, object, status));
             }
         }
     }
-    for (kind, name, status) in wanted {
+    wanted
+}
+
+/// False if one could not be written; then no other is tried now.
+async fn write(wanted: Vec<(&Kind, Arc<DynamicObject>, Value)>) -> bool {
+    for (kind, object, status) in wanted {
+        let name = object.name_any();
         let body = json!({
-            "apiVersion": kind.resource.api_version, "kind": kind.resource.kind,
-            "metadata": {"name": name}, "status": status,
+            "apiVersion": kind.resource.api_version, "kind": kind.resource.kind, "status": status,
+            // One that was made again under its name is another one.
+            "metadata": {"name": name, "uid": object.metadata.uid},
         });
         let params = PatchParams::apply(MANAGER).force();
-        if let Err(error) = kind.api.patch_status(&name, &params, &Patch::Apply(&body)).await {
-            let kind = kind.resource.kind.as_str();
-            tracing::warn!(kind, name, error = causes(&error), "its status can't be written");
-        }
+        let body = Patch::Apply(&body);
+        let patch = kind.api.patch_status(&name, &params, &body);
+        let error = match tokio::time::timeout(WRITE, patch).await {
+            Ok(Ok(_)) => continue,
+            // It has gone or is another one by now, which the watch tells.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => continue,
+            Ok(Err(error)) => causes(&error),
+            Err(_) => format!("the API server has not answered for {} s", WRITE.as_secs()),
+        };
+        let kind = kind.resource.kind.as_str();
+        tracing::warn!(kind, name, error, "its status can't be written");
+        return false;
     }
+    true
 }
 
 fn json(status: &impl Serialize) -> Value {

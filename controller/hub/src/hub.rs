@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use wick_fleet::enrol::Problem;
 use wick_fleet::plan::{Order, Plan, lint, plan};
-use wick_fleet::{Moment, SiteName};
+use wick_fleet::{Moment, RolloutName, SiteName};
 
 use crate::ask::{self, Answer, Ask, OrderDone, problem};
 use crate::link::Heard;
@@ -102,9 +102,7 @@ impl Hub {
             Input::Unchanged => {
                 let mut state = self.shared.state.write();
                 state.source.looked = Some(now());
-                if state.source.mistakes.is_empty() {
-                    state.source.error = None;
-                }
+                state.source.error = state.source.refused.clone();
                 false
             }
             Input::NoPolicy(error) => {
@@ -176,19 +174,25 @@ impl Hub {
             Err(mut mistakes) => {
                 let error = origin.mistaken(&commit, &mut mistakes);
                 tracing::warn!(%commit, %error, "the policy stays as it was");
-                state.source.error = Some(error);
-                state.source.mistakes = mistakes;
+                state.source.refuse(error, mistakes);
                 return false;
             }
         };
         if let Some(error) = objection(state.documents.as_ref(), &documents, &state.plan) {
             tracing::warn!(%commit, %error, "the policy stays as it was");
-            state.source.error = Some(origin.refused(&commit, error));
-            state.source.mistakes.clear();
+            let error = origin.refused(&commit, error);
+            state.source.refuse(error, Vec::new());
             return false;
         }
+        // One that comes back under its name is another one, whether anything was decided between or not.
+        let kept = |name: &RolloutName| {
+            documents.policy.rollouts.iter().any(|rollout| rollout.name == *name)
+        };
+        let gone = state.plan.rollouts.keys().filter(|name| !kept(name));
+        let gone: Vec<RolloutName> = gone.cloned().collect();
         drop(state);
         let mut change = Change::default();
+        gone.iter().for_each(|name| change.delete(Table::Rollouts, name.as_str()));
         change.put(Table::Meta, POLICY, &KeptPolicy { commit: commit.clone(), files });
         let asked = Asked {
             at: now(),
@@ -199,15 +203,14 @@ impl Hub {
         change.log(Table::Audit, &asked);
         if let Err(error) = self.shared.store.commit(&change) {
             tracing::error!(%error, "the policy can't be kept");
-            self.shared.state.write().source.error = Some(error.to_string());
+            self.shared.state.write().source.refuse(error.to_string(), Vec::new());
             return false;
         }
         tracing::info!(%commit, rollouts = documents.policy.rollouts.len(), "a new policy");
         let mut state = self.shared.state.write();
+        gone.iter().for_each(|name| drop(state.plan.rollouts.remove(name)));
         state.documents = Some(documents);
-        state.source.commit = Some(commit);
-        state.source.error = None;
-        state.source.mistakes.clear();
+        state.source.adopt(commit);
         state.take_inventory();
         true
     }

@@ -70,8 +70,12 @@ pub fn enrol(
     }
     let request = parse(&asked.csr, &asked.site)?;
     let repeated = match used {
-        // An answer that was lost: the same site asks again with the same key.
-        Some(by) if by == request.key.id() => true,
+        // An answer that was lost: the same site asks again with the same key, and was not revoked since.
+        Some(by)
+            if by == request.key.id() && member.is_some_and(|member| member.revoked.is_none()) =>
+        {
+            true
+        }
         Some(_) => return Err(wrong()),
         None => false,
     };

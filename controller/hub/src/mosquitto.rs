@@ -6,7 +6,7 @@ use std::path::Path;
 use wick_fleet::enrol::HUB;
 use wick_fleet::wire::{Channel, MAX_MESSAGE};
 
-use crate::authority::{CA_FILE, LIST_FILE, SERVER_FILES};
+use crate::authority::{BROKER_CA, LIST_FILE, SERVER_FILES};
 
 /// What topic and properties may take beside a message.
 const HEADROOM: usize = 4 << 10;
@@ -17,7 +17,7 @@ const QUEUED: usize = 100;
 /// `mosquitto.conf`. Everything of a fleet that the broker must not forget is said again when it does.
 pub fn config(dir: &Path, acl: &Path, port: u16) -> String {
     let file = |name: &str| dir.join(name).display().to_string();
-    let (ca, list) = (file(CA_FILE), file(LIST_FILE));
+    let (ca, list) = (file(BROKER_CA), file(LIST_FILE));
     let (certificate, key) = (file(SERVER_FILES.0), file(SERVER_FILES.1));
     let (acl, most) = (acl.display(), MAX_MESSAGE + HEADROOM);
     format!(

@@ -68,6 +68,9 @@ pub struct SourceState {
     pub looked: Option<Moment>,
     /// Why the newest commit is not in force, or can't be had.
     pub error: Option<String>,
+    /// The first of the two, which stays when the newest can be had again.
+    #[serde(skip)]
+    pub refused: Option<String>,
     pub mistakes: Vec<Mistake>,
 }
 
@@ -193,6 +196,25 @@ impl Shared {
     /// Nothing of it was written.
     pub fn commit(&self, change: &Change) -> Result<(), StoreError> {
         tokio::task::block_in_place(|| self.store.commit(change))
+    }
+}
+
+// === impl SourceState ===
+
+impl SourceState {
+    /// The newest is not taken.
+    pub fn refuse(&mut self, error: String, mistakes: Vec<Mistake>) {
+        self.refused = Some(error.clone());
+        self.error = Some(error);
+        self.mistakes = mistakes;
+    }
+
+    /// The newest is in force.
+    pub fn adopt(&mut self, commit: String) {
+        self.commit = Some(commit);
+        self.refused = None;
+        self.error = None;
+        self.mistakes.clear();
     }
 }
 

@@ -128,6 +128,7 @@ impl Hub {
         let authority = Authority::open(&settings.dir)?;
         let mut shared = Shared::load(store, authority, settings.broker.clone())?;
         shared.admin = settings.admin_token.as_deref().map(admin_token).transpose()?;
+        shared.authority.tidy();
         let shared = Arc::new(shared);
         shared.write_list()?;
         let known = {

@@ -333,6 +333,7 @@ impl Rig {
             not_after: u64::MAX / 2,
             memory: PLENTY,
             disk: PLENTY,
+            token: String::new(),
         };
         let enrolled = Enrolled {
             certificate: String::new(),

@@ -69,6 +69,7 @@ fn enrol(dir: &Path, authority: &Authority, site: &str, port: u16, ring: KeyRing
         not_after: 4_000_000_000_000,
         memory: PLENTY,
         disk: PLENTY,
+        token: String::new(),
     };
     let (broker, not_after) = (file.broker.clone(), file.not_after);
     let ca = authority.pem.clone();

@@ -9,11 +9,15 @@ use wick_fleet::wire::{KeyChange, KeyRing, MAX_CHANGES};
 use wick_package::signature::PrivateKey;
 
 use super::{AuthorityError, file, keep, replace};
-use crate::token::random;
+use crate::token::{hex, random};
 
 /// The list that a hub begins with, and the file of its key.
 const FIRST_RING: u64 = 1;
 const FIRST_KEY: &str = "signing.key";
+
+/// Names of later ones.
+const PREFIX: &str = "signing-";
+const SUFFIX: &str = ".key";
 
 /// Which key is in use, once it was changed.
 const KEYS: &str = "keys.json";
@@ -66,19 +70,30 @@ impl Signing {
         let mut changes = self.changes.clone();
         changes.push(change);
         changes.drain(..changes.len().saturating_sub(MAX_CHANGES));
-        let name = format!("signing-{}.key", ring.serial());
-        let path = dir.join(&name);
-        // Of a change that ended in the middle: it was never in use.
-        if path.exists() {
-            fs::remove_file(&path).map_err(file(&path))?;
-        }
-        keep(&path, &key.to_pem(None)?)?;
+        // No two tries have one name, so that none takes away what another has put into use.
+        let random: [u8; 4] = random().map_err(file(Path::new("/dev/urandom")))?;
+        let name = format!("{PREFIX}{}-{}{SUFFIX}", ring.serial(), hex(&random));
+        keep(&dir.join(&name), &key.to_pem(None)?)?;
         let kept = Kept { file: name.clone(), ring: ring.clone(), changes: changes.clone() };
         replace(&dir.join(KEYS), &serde_json::to_string(&kept)?)?;
-        if let Err(error) = fs::remove_file(dir.join(&self.file)) {
-            tracing::warn!(%error, file = self.file, "remove this key yourself: it is not in use");
+        let next = Self { key, ring, changes, file: name };
+        next.tidy(dir);
+        Ok(next)
+    }
+
+    /// Remove all signing keys but the one in use.
+    pub(super) fn tidy(&self, dir: &Path) {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        for name in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let is_key = name.starts_with(PREFIX) && name.ends_with(SUFFIX) || name == FIRST_KEY;
+            if !is_key || name == self.file {
+                continue;
+            }
+            match fs::remove_file(dir.join(&name)) {
+                Ok(()) => tracing::info!(name, "a signing key that is not in use is removed"),
+                Err(error) => tracing::warn!(%error, name, "remove this key yourself"),
+            }
         }
-        Ok(Self { key, ring, changes, file: name })
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DynamicObject, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use wick_api::fleet::{RolloutPhase, RolloutStatus, SiteCounts, SiteStatus};
 use wick_api::{Condition, Status};
 use wick_fleet::plan::Phase;
@@ -82,9 +83,18 @@ pub fn rollout(
     status
 }
 
-/// The status as it is: conditions keep their times. One that can't be read is made anew.
+/// The status as it is, so that a condition keeps its time. One that can't be read is made anew.
 fn before<S: DeserializeOwned + Default>(object: &DynamicObject) -> S {
-    serde_json::from_value(object.data["status"].clone()).unwrap_or_default()
+    serde_json::from_value(ours(object)).unwrap_or_default()
+}
+
+/// Of an object's status what the hub says: other conditions are others'.
+pub fn ours(object: &DynamicObject) -> Value {
+    let mut status = object.data["status"].clone();
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        conditions.retain(|condition| condition["type"] == READY);
+    }
+    status
 }
 
 fn phase(phase: Phase) -> RolloutPhase {
@@ -121,11 +131,11 @@ impl Standing {
     /// Of an object at a path, which is or is not what was adopted last.
     pub fn of(source: &SourceState, path: &str, adopted: bool) -> Self {
         let mistake = source.mistakes.iter().find(|mistake| mistake.file == path);
-        match (mistake, &source.error) {
-            (Some(mistake), _) if mistake.field.is_empty() => Self::Wrong(mistake.what.clone()),
-            (Some(mistake), _) => Self::Wrong(format!("{}: {}", mistake.field, mistake.what)),
-            (None, Some(error)) if !adopted => Self::Held(error.clone()),
-            (None, _) => Self::InForce,
+        match mistake {
+            Some(mistake) if mistake.field.is_empty() => Self::Wrong(mistake.what.clone()),
+            Some(mistake) => Self::Wrong(format!("{}: {}", mistake.field, mistake.what)),
+            None if adopted => Self::InForce,
+            None => Self::Held(source.refused.clone().unwrap_or_default()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What there is in the cluster, kept up to date by watches. A change of anything that belongs
 //! to a Model gives that Model a turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use wick_api::Model;
 
-use super::index::{Index, owner};
+use super::index::Index;
 use super::queue::{Key, Queue};
 use crate::desired::{FOUND_ANNOTATION, MODEL_LABEL, PodEndpoint, REVISION_LABEL};
 use crate::path::Route;
@@ -193,7 +193,12 @@ where
 {
     let (reader, writer) = reflector::store::<K>();
     let changes = reflector::reflector(writer, watch(api, config));
-    tasks.spawn(follow(changes, queue.clone(), key, |_| {}));
+    tasks.spawn(follow(changes, queue.clone(), move |event| match event {
+        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
+            key(object).into_iter().collect()
+        }
+        Event::Init | Event::InitDone => BTreeSet::new(),
+    }));
     reader
 }
 
@@ -211,7 +216,7 @@ where
     let index = Index::new();
     let kept = index.clone();
     let changes = watch(api, watcher::Config::default().labels(MODEL_LABEL));
-    tasks.spawn(follow(changes, queue.clone(), owner, move |event| kept.take(event, view)));
+    tasks.spawn(follow(changes, queue.clone(), move |event| kept.take(event, view)));
     index
 }
 
@@ -226,22 +231,17 @@ where
     watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear())
 }
 
-/// Gives each Model whose objects change a turn.
+/// Gives each Model a turn for which `take` says that something has changed.
 async fn follow<K: Resource<DynamicType = ()>>(
     changes: impl Stream<Item = watcher::Result<Event<K>>>,
     queue: Queue,
-    key: impl Fn(&K) -> Option<Key>,
-    keep: impl Fn(&Event<K>),
+    take: impl Fn(&Event<K>) -> BTreeSet<Key>,
 ) {
     let mut changes = std::pin::pin!(changes);
     while let Some(change) = changes.next().await {
         match change {
             Ok(event) => {
-                keep(&event);
-                if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) =
-                    &event
-                    && let Some(key) = key(object)
-                {
+                for key in take(&event) {
                     queue.add(key).await;
                 }
             }

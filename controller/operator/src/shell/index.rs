@@ -1,7 +1,7 @@
 //! What is looked at of one kind of objects, by the Model that they belong to. A turn looks at its own Model's,
 //! however many others there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 use std::sync::Arc;
 
@@ -50,20 +50,37 @@ impl<V> Index<V> {
         Self { inner: Arc::new(Inner { objects, ready: watch::Sender::new(false) }) }
     }
 
-    /// Take in what the watch says, and keep of an object what `view` gives; nothing, if it gives nothing.
-    pub fn take<K: Resource>(&self, event: &Event<K>, view: impl Fn(&K) -> Option<V>) {
+    /// Take in what the watch says, and keep of an object what `view` gives; nothing, if it gives nothing. The
+    /// Models for which something may have changed.
+    pub fn take<K: Resource>(
+        &self,
+        event: &Event<K>,
+        view: impl Fn(&K) -> Option<V>,
+    ) -> BTreeSet<Key> {
         let mut objects = self.inner.objects.write();
+        let mut changed = BTreeSet::new();
         match event {
             Event::Init => objects.listed = Table::default(),
-            Event::InitApply(object) => objects.listed.put(object, view(object)),
+            Event::InitApply(object) => drop(objects.listed.put(object, view(object))),
             Event::InitDone => {
-                objects.now = mem::take(&mut objects.listed);
+                let listed = mem::take(&mut objects.listed);
+                let before = mem::replace(&mut objects.now, listed);
+                // Of what is gone since nothing else tells.
+                changed.extend(before.by_model.into_keys());
+                changed.extend(objects.now.by_model.keys().cloned());
                 drop(objects);
                 self.inner.ready.send_replace(true);
             }
-            Event::Apply(object) => objects.now.put(object, view(object)),
-            Event::Delete(object) => objects.now.remove(object),
+            Event::Apply(object) => {
+                changed.extend(objects.now.put(object, view(object)));
+                changed.extend(owner(object));
+            }
+            Event::Delete(object) => {
+                changed.extend(objects.now.remove(object));
+                changed.extend(owner(object));
+            }
         }
+        changed
     }
 
     /// Returns when everything has been read once.
@@ -88,21 +105,26 @@ impl<V> Clone for Index<V> {
 // === impl Table ===
 
 impl<V> Table<V> {
-    fn put<K: Resource>(&mut self, object: &K, view: Option<V>) {
-        self.remove(object);
-        let (Some(model), Some(view)) = (owner(object), view) else { return };
-        self.owners.insert(itself(object), model.clone());
-        self.by_model.entry(model).or_default().insert(object.name_any(), Arc::new(view));
+    /// To which Model it belonged before.
+    fn put<K: Resource>(&mut self, object: &K, view: Option<V>) -> Option<Key> {
+        let before = self.remove(object);
+        if let (Some(model), Some(view)) = (owner(object), view) {
+            self.owners.insert(itself(object), model.clone());
+            self.by_model.entry(model).or_default().insert(object.name_any(), Arc::new(view));
+        }
+        before
     }
 
-    fn remove<K: Resource>(&mut self, object: &K) {
-        let Some(model) = self.owners.remove(&itself(object)) else { return };
+    /// To which Model it belonged.
+    fn remove<K: Resource>(&mut self, object: &K) -> Option<Key> {
+        let model = self.owners.remove(&itself(object))?;
         if let Some(objects) = self.by_model.get_mut(&model) {
             objects.remove(&object.name_any());
             if objects.is_empty() {
                 self.by_model.remove(&model);
             }
         }
+        Some(model)
     }
 }
 
@@ -135,8 +157,10 @@ mod tests {
         index.of(&key).iter().map(|name| name.as_str().to_owned()).collect()
     }
 
-    fn take(index: &Index<String>, event: &Event<Pod>) {
-        index.take(event, |pod| pod.metadata.name.clone().filter(|name| name != "hidden"));
+    /// The names of the Models that change.
+    fn take(index: &Index<String>, event: &Event<Pod>) -> Vec<String> {
+        let view = |pod: &Pod| pod.metadata.name.clone().filter(|name| name != "hidden");
+        index.take(event, view).into_iter().map(|key| key.name).collect()
     }
 
     #[test]
@@ -148,7 +172,7 @@ mod tests {
         assert_eq!(names(&index, "here", "m"), ["a"]);
         assert_eq!(names(&index, "there", "m"), ["a"]);
         // Whose label changes belongs to another, and to nobody without one.
-        take(&index, &Event::Apply(pod("a", "here", "n")));
+        assert_eq!(take(&index, &Event::Apply(pod("a", "here", "n"))), ["m", "n"]);
         assert_eq!(names(&index, "here", "m"), [""; 0]);
         assert_eq!(names(&index, "here", "n"), ["a", "b"]);
         let mut bare = pod("a", "here", "n");
@@ -175,7 +199,9 @@ mod tests {
         take(&index, &Event::Init);
         take(&index, &Event::InitApply(pod("b", "here", "m")));
         assert_eq!(names(&index, "here", "m"), ["a"]);
-        take(&index, &Event::InitDone);
+        // Who has lost something looks, too.
+        take(&index, &Event::InitApply(pod("c", "here", "n")));
+        assert_eq!(take(&index, &Event::InitDone), ["m", "n"]);
         assert_eq!(names(&index, "here", "m"), ["b"]);
     }
 }

@@ -92,7 +92,12 @@ fn what_is_said_again_is_said_with_the_time_of_the_first() {
     let kept = object::<Rollout>("seven", serde_json::to_value(&first).unwrap());
     let later = Timestamp::constant(1_900_000_060, 0);
     assert_eq!(rollout(&state, &kept, &Standing::InForce, later), first);
-    // What was said of another hub's objects does not stay.
+    // Another's condition is another's.
+    let mut both = kept.clone();
+    let other = json!({"type": "Synced", "status": "True"});
+    both.data["status"]["conditions"].as_array_mut().unwrap().push(other);
+    assert_eq!(rollout(&state, &both, &Standing::InForce, later), first);
+    // What can't be read does not stay.
     let strange = object::<Rollout>("seven", json!({"phase": "Flying", "conditions": 7}));
     assert_eq!(rollout(&state, &strange, &Standing::InForce, NOON), first);
 }
@@ -106,7 +111,7 @@ fn an_object_says_whether_it_is_in_force() {
         what: "is wrong".to_owned(),
     };
     let source = SourceState {
-        error: Some("1 mistakes".to_owned()),
+        refused: Some("1 mistakes".to_owned()),
         mistakes: vec![mistake("rollouts/seven", "spec.waves[0]"), mistake("sites/a", "")],
         ..SourceState::default()
     };
@@ -115,8 +120,6 @@ fn an_object_says_whether_it_is_in_force() {
     assert_eq!(of("sites/a", false), Standing::Wrong("is wrong".to_owned()));
     assert_eq!(of("sites/b", true), Standing::InForce);
     assert_eq!(of("sites/b", false), Standing::Held("1 mistakes".to_owned()));
-    // Nothing is wrong: it is as it was when it was taken.
-    assert_eq!(Standing::of(&SourceState::default(), "sites/b", false), Standing::InForce);
     let state = State::default();
     let b = object::<Site>("b", json!({}));
     let said = site(&state, &b, &of("sites/b", false), NOON);

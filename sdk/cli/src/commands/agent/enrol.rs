@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use serde_json::json;
 use wick_agent::{EnrolSettings, Home, KeepError};
@@ -53,7 +52,7 @@ pub struct EnrolArgs {
     /// Disk that images may have together
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = quantity::size)]
     disk: u64,
-    /// Do nothing where this site is enrolled and its certificate holds
+    /// Do nothing where this site is enrolled, unless there is a token that it has not enrolled with
     #[arg(long)]
     if_needed: bool,
     #[command(flatten)]
@@ -61,7 +60,13 @@ pub struct EnrolArgs {
 }
 
 pub fn run(args: &EnrolArgs, format: Format) -> Outcome {
-    if args.if_needed && is_enrolled(args)? {
+    let known = if args.if_needed { enrolled_by(args)? } else { None };
+    let is_other = |known: &String| {
+        let token = args.token_file.as_ref().map(|file| keys::read(file));
+        let token = token.and_then(Result::ok).or_else(|| args.token.clone());
+        token.is_some_and(|token| wick_agent::token_hash(&token) != *known)
+    };
+    if known.is_some_and(|known| !is_other(&known)) {
         match format {
             Format::Json => output::json(&json!({"site": args.site, "enrolled": false})),
             _ => output::line(format_args!("{} is enrolled already", args.site)),
@@ -106,11 +111,11 @@ pub fn run(args: &EnrolArgs, format: Format) -> Outcome {
     Ok(())
 }
 
-/// Whether the folder is this site's, with a certificate that holds.
-fn is_enrolled(args: &EnrolArgs) -> Outcome<bool> {
+/// The hash of the token by which this folder's site has enrolled; none where it has not.
+fn enrolled_by(args: &EnrolArgs) -> Outcome<Option<String>> {
     let site = match Home::at(&args.state.state).site() {
         Ok(site) => site,
-        Err(KeepError::NotEnrolled { .. }) => return Ok(false),
+        Err(KeepError::NotEnrolled { .. }) => return Ok(None),
         Err(error) => return Err(keep_failure(&error)),
     };
     if site.site != args.site {
@@ -118,8 +123,7 @@ fn is_enrolled(args: &EnrolArgs) -> Outcome<bool> {
         let failure = Failure::new(Exit::BadData, "other-site", text).about(&args.state.state);
         return Err(failure.help("give another folder by --state, or remove this one"));
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(now.as_secs() < site.not_after)
+    Ok(Some(site.token))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
