@@ -65,8 +65,15 @@ async fn a_token_is_for_one_site_once() {
         enrol(&caller, "plant-1", &token, csr("plant-1", &key(2))).await,
         refused(409, "enrolled")
     );
-    let token = caller.enrolment("plant-1", true).await;
-    assert_eq!(enrol(&caller, "plant-1", &token, csr("plant-1", &key(2))).await, done);
+    let used = caller.enrolment("plant-1", true).await;
+    assert_eq!(enrol(&caller, "plant-1", &used, csr("plant-1", &key(2))).await, done);
+    // Who is revoked does not come back by a token that he has, used or not.
+    let unused = caller.enrolment("plant-1", true).await;
+    assert_eq!(caller.post("/v1/sites/plant-1/revoke", &json!({})).await.0, 204);
+    for token in [&used, &unused] {
+        let again = enrol(&caller, "plant-1", token, csr("plant-1", &key(2))).await;
+        assert_eq!(again, refused(401, "token"));
+    }
     let token = caller.enrolment("hub", false).await;
     assert_eq!(enrol(&caller, "hub", &token, csr("hub", &key(3))).await, refused(400, "name"));
     let large = json!({"site": "plant-1", "token": "x".repeat(100_000)});
