@@ -16,6 +16,9 @@ use crate::wait::wait;
 /// Longest until a Model has become what it should.
 pub const SETTLED: Duration = Duration::from_secs(90);
 
+/// Longest connection: on one machine it takes no time, or never comes.
+const CONNECT: Duration = Duration::from_secs(1);
+
 /// Where operator and activators answer for themselves.
 const METRICS: u16 = 9090;
 
@@ -128,8 +131,11 @@ impl Stage {
             ip.map(|ip| ip.parse::<IpAddr>().context("the Service's address")).transpose()
         })?;
         let addr = SocketAddr::from((ip, 80));
-        // Nodes are told of it a moment after it is there.
-        wait("the way to the Service", SETTLED, || Ok(TcpStream::connect(addr).ok().map(drop)))?;
+        // Nodes are told of it a moment after it is there. A packet that came before that is lost, and so is what
+        // its connection sends again: another connection is tried.
+        wait("the way to the Service", SETTLED, || {
+            Ok(TcpStream::connect_timeout(&addr, CONNECT).ok().map(drop))
+        })?;
         Ok(addr)
     }
 

@@ -68,6 +68,7 @@ mod tests {
             not_after,
             memory: 0,
             disk: 0,
+            token: String::new(),
         };
         assert_eq!(Renewal::of(&site(1000, 1300), 1199), Renewal::At(1200));
         assert_eq!(Renewal::of(&site(1000, 1300), 1200), Renewal::Now);

@@ -155,7 +155,8 @@ impl Shared {
         let revokes = std::mem::take(&mut member.certificates);
         let mut change = Change::default();
         // By none of the tokens that were made for it may it come back.
-        let tokens = self.store.all::<Token>(Table::Tokens, "").map_err(|error| internal(&error))?;
+        let tokens =
+            self.store.all::<Token>(Table::Tokens, "").map_err(|error| internal(&error))?;
         for (hash, token) in tokens {
             if matches!(&token.grant, Grant::Enrol { site: other, .. } if other == site) {
                 change.delete(Table::Tokens, hash);

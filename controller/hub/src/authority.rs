@@ -123,11 +123,10 @@ fn replace(path: &Path, text: &str) -> Result<(), AuthorityError> {
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
     let new = path.with_extension("new");
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let opened = fs::create_dir_all(folder)
-        .and_then(|()| match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => OpenOptions::new().write(true).create_new(true).mode(mode).open(&new),
-        });
+    let opened = fs::create_dir_all(folder).and_then(|()| match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => OpenOptions::new().write(true).create_new(true).mode(mode).open(&new),
+    });
     let written = opened.and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

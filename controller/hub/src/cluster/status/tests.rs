@@ -93,7 +93,7 @@ fn what_is_said_again_is_said_with_the_time_of_the_first() {
     let later = Timestamp::constant(1_900_000_060, 0);
     assert_eq!(rollout(&state, &kept, &Standing::InForce, later), first);
     // Another's condition is another's.
-    let mut both = kept.clone();
+    let mut both = kept;
     let other = json!({"type": "Synced", "status": "True"});
     both.data["status"]["conditions"].as_array_mut().unwrap().push(other);
     assert_eq!(rollout(&state, &both, &Standing::InForce, later), first);
