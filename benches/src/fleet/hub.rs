@@ -162,7 +162,11 @@ async fn speak(sites: Arc<Sites>, port: u16) {
     let (client, connection) = AsyncClient::new(options, REQUESTS);
     // Of its own, so that the connection never waits for itself.
     let (told, mut tell) = mpsc::unbounded_channel::<(SiteName, Generation)>();
-    let hearing = tokio::spawn(hear(client.clone(), connection, Arc::clone(&sites), told));
+    // The first of all that is sent.
+    if let Err(error) = client.try_subscribe(Channel::Desired.filter(), QoS::AtLeastOnce) {
+        eprintln!("fleet: {error}");
+    }
+    let hearing = tokio::spawn(hear(connection, Arc::clone(&sites), told));
     for (name, site) in sites.iter() {
         let topic = Topic::new(name.clone(), Channel::Presence);
         let presence = Presence { online: true, session: 1 };
@@ -213,20 +217,12 @@ async fn say<B: Body>(
 }
 
 async fn hear(
-    client: AsyncClient,
     mut connection: EventLoop,
     sites: Arc<Sites>,
     told: mpsc::UnboundedSender<(SiteName, Generation)>,
 ) {
     loop {
         match connection.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                if let Err(error) =
-                    client.try_subscribe(Channel::Desired.filter(), QoS::AtLeastOnce)
-                {
-                    eprintln!("fleet: {error}");
-                }
-            }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 let topic = String::from_utf8_lossy(&publish.topic).into_owned();
                 let Ok(topic) = topic.parse::<Topic>() else { continue };
