@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use wick_api::fleet::{Rollout, Site};
-use wick_package::Digest;
+use wick_package::{Digest, error_text};
 
 use self::status::Standing;
 use crate::hub::Input;
 use crate::policy::{API_VERSION, File, ROLLOUTS, SITES};
 use crate::shared::{KeptPolicy, POLICY, Shared};
-use crate::source::{Fetched, Origin, causes};
+use crate::source::{Fetched, Origin};
 use crate::store::Table;
 
 /// Who writes the statuses.
@@ -106,7 +106,7 @@ pub async fn follow(
                     dirty = true;
                 }
                 Some(Err(error)) => {
-                    let why = format!("the cluster can't be watched: {}", causes(&error));
+                    let why = format!("the cluster can't be watched: {}", error_text(&error));
                     if inputs.send(Input::NoPolicy(why)).await.is_err() { return }
                     (first, last) = (Instant::now() + RECOVERED, Instant::now() + RECOVERED);
                     dirty = true;
@@ -221,7 +221,7 @@ async fn write(wanted: Vec<(&Kind, Arc<DynamicObject>, Value)>) -> bool {
             Ok(Ok(_)) => continue,
             // It has gone or is another one by now, which the watch tells.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => continue,
-            Ok(Err(error)) => causes(&error),
+            Ok(Err(error)) => error_text(&error),
             Err(_) => format!("the API server has not answered for {} s", WRITE.as_secs()),
         };
         let kind = kind.resource.kind.as_str();

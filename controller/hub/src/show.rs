@@ -128,6 +128,11 @@ pub fn rollouts(state: &State) -> Vec<RolloutShown> {
     shown.collect()
 }
 
+/// One of them, without its sites.
+pub fn rollout_summary(state: &State, name: &RolloutName) -> Option<RolloutShown> {
+    Some(summary(state, name, state.plan.rollouts.get(name)?))
+}
+
 /// One of them, with its sites.
 pub fn rollout(state: &State, name: &RolloutName) -> Option<RolloutShown> {
     let progress = state.plan.rollouts.get(name)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use wick_package::error_text;
 
 use crate::cluster::ClusterSettings;
 use crate::git::{GitError, GitSettings};
@@ -61,7 +62,7 @@ pub async fn follow(
                 Input::Policy(fetched)
             }
             Some(Ok(None)) => Input::Unchanged,
-            Some(Err(error)) => Input::NoPolicy(causes(&error)),
+            Some(Err(error)) => Input::NoPolicy(error_text(&error)),
             None => Input::NoPolicy("the fetch ended by itself".to_owned()),
         };
         if inputs.send(said).await.is_err() {
@@ -141,14 +142,4 @@ impl Origin {
             Self::Cluster => why,
         }
     }
-}
-
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }

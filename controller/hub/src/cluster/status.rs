@@ -69,7 +69,7 @@ pub fn rollout(
     now: Timestamp,
 ) -> RolloutStatus {
     let mut status: RolloutStatus = before(object);
-    let shown = object.name_any().parse().ok().and_then(|name| show::rollout(state, &name));
+    let shown = object.name_any().parse().ok().and_then(|name| show::rollout_summary(state, &name));
     status.observed_generation = object.metadata.generation;
     status.phase = shown.as_ref().map(|shown| phase(shown.phase));
     status.wave = shown.as_ref().map(|shown| count(shown.wave));
