@@ -11,6 +11,9 @@ use anyhow::{Context as _, ensure};
 /// Longest wait for a connection, and for each part of an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest connection to a Service: on one machine it takes no time, or never comes.
+const CONNECT: Duration = Duration::from_secs(1);
+
 /// Largest answer that is read: no test asks for more.
 const MAX_ANSWER: u64 = 64 << 20;
 
@@ -29,6 +32,13 @@ pub struct Answer {
     pub status: u16,
     head: String,
     pub body: Vec<u8>,
+}
+
+/// Whether a connection comes about. Nodes are told of a Service's pods a moment after they are there or gone. A
+/// packet that came before that is lost, and so is what its connection sends again for two minutes, though others
+/// pass: one that isn't there soon is given up.
+pub fn connects(addr: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&addr, CONNECT).is_ok()
 }
 
 // === impl Request ===

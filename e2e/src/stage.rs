@@ -1,6 +1,6 @@
 //! A cluster with the chart's release, and a namespace for Models of the real Magika.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -8,16 +8,13 @@ use serde_json::{Value, json};
 
 use crate::chart::{self, NAMESPACE, Release};
 use crate::cluster::Cluster;
-use crate::http;
+use crate::http::{self, connects};
 use crate::kubectl::Namespace;
 use crate::package;
 use crate::wait::wait;
 
 /// Longest until a Model has become what it should.
 pub const SETTLED: Duration = Duration::from_secs(90);
-
-/// Longest connection: on one machine it takes no time, or never comes.
-const CONNECT: Duration = Duration::from_secs(1);
 
 /// Where operator and activators answer for themselves.
 const METRICS: u16 = 9090;
@@ -131,11 +128,7 @@ impl Stage {
             ip.map(|ip| ip.parse::<IpAddr>().context("the Service's address")).transpose()
         })?;
         let addr = SocketAddr::from((ip, 80));
-        // Nodes are told of it a moment after it is there. A packet that came before that is lost, and so is what
-        // its connection sends again: another connection is tried.
-        wait("the way to the Service", SETTLED, || {
-            Ok(TcpStream::connect_timeout(&addr, CONNECT).ok().map(drop))
-        })?;
+        wait("the way to the Service", SETTLED, || Ok(connects(addr).then_some(())))?;
         Ok(addr)
     }
 

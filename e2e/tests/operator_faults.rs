@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use support::machine::{self, Node};
 use wick_e2e::caller::Caller;
 use wick_e2e::chart::NAMESPACE;
 use wick_e2e::filetype::{PYTHON, ask, classify};
-use wick_e2e::http::Answer;
+use wick_e2e::http::{Answer, connects};
 use wick_e2e::package;
 use wick_e2e::say;
 use wick_e2e::stage::{SETTLED, Stage};
@@ -50,8 +50,7 @@ impl Waiting {
     fn held(stage: &Stage, addr: SocketAddr) -> anyhow::Result<Self> {
         // Services are told of new activators one after the other.
         wait("the way to the activators", SETTLED, || {
-            let all = (0..HELD).all(|_| TcpStream::connect(addr).is_ok());
-            Ok(all.then_some(()))
+            Ok((0..HELD).all(|_| connects(addr)).then_some(()))
         })?;
         let waiting = Self::start(addr, HELD);
         wait("held requests", SETTLED, || Ok((held(stage)? == HELD as u64).then_some(())))?;
