@@ -80,6 +80,7 @@ impl<'a> Fleet<'a> {
             "enabled": true, "site": SITE, "hub": format!("https://{}:8443", self.hub),
             "labels": {"region": "south"}, "memory": "512MiB", "disk": "1GiB",
             "namespace": self.stage.space.name, "persistence": {"storageClass": CLASS},
+            "extraArgs": ["--telemetry=1s"],
         });
         self.stage.release.apply(&values(&json!([self.hub]), &agent))?;
         self.until_current("wick-agent")
@@ -295,6 +296,14 @@ fn objects_of_a_cluster_move_a_site_that_is_a_cluster() -> anyhow::Result<()> {
     fleet.until("site/plant-1", "Converged")?;
     fleet.kubectl(&["delete", "rollout/wrong"])?;
     fleet.until("rollout/filetype-2", "Finished")?;
+
+    // How requests went is counted by the pods, and no answer comes within a millisecond.
+    let slow = json!([{"gate": {"bake": "60s", "errors": "0%", "p99": "1ms"}}]);
+    apply(&stage, &rollout("filetype-3", &images[0], &slow))?;
+    let back = fleet.until("rollout/filetype-3", "RolledBack")?;
+    let message = back["status"]["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("the 99th percentile is "), "{message}");
+    fleet.until("site/plant-1", "Converged")?;
     let tally = caller.stop()?;
     assert_eq!(tally.lost, Vec::<String>::new());
     ensure!(tally.answered > 0, "nobody was answered");

@@ -261,7 +261,7 @@ impl<T: Target> Reporter<T> {
                 () = tokio::time::sleep(self.every) => {}
                 () = stop.cancelled() => return,
             }
-            let Some(now) = self.target.traffic() else { return };
+            let Some(now) = self.target.traffic().await else { continue };
             // What still waits is replaced, and its requests are told with the next.
             if !self.outbox.waits(Channel::Telemetry) {
                 told = last.take().unwrap_or(told);

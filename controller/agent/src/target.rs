@@ -48,8 +48,8 @@ pub trait Target: Send + Sync + 'static {
     fn stop(&self, version: Version);
     fn activate(&self, generation: Generation, versions: Vec<Version>);
     fn drain(&self, version: Version);
-    /// How requests went, where the target knows.
-    fn traffic(&self) -> Option<Traffic>;
+    /// How requests went since the agent has started, where the target knows.
+    fn traffic(&self) -> impl Future<Output = Option<Traffic>> + Send;
     /// Metrics of its own, in Prometheus' text format.
     fn metrics(&self) -> Vec<u8>;
 }

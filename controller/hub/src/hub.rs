@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use wick_package::error_text;
 use wick_fleet::enrol::Problem;
 use wick_fleet::plan::{Order, Plan, lint, plan};
 use wick_fleet::{Moment, RolloutName, SiteName};
@@ -53,6 +54,8 @@ pub enum Input {
 struct Hub {
     shared: Arc<Shared>,
     orders: Vec<(String, Order, Answer<OrderDone>)>,
+    /// A policy that the disk has not taken.
+    waiting: Option<Fetched>,
     connected: Option<Instant>,
     last_message: Instant,
 }
@@ -65,7 +68,8 @@ pub fn now() -> Moment {
 
 /// Decide for as long as somebody asks or tells.
 pub async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>) {
-    let mut hub = Hub { shared, orders: Vec::new(), connected: None, last_message: Instant::now() };
+    let last_message = Instant::now();
+    let mut hub = Hub { shared, orders: Vec::new(), waiting: None, connected: None, last_message };
     let (mut next, mut pending) = (Instant::now(), true);
     let mut last = next;
     loop {
@@ -84,7 +88,12 @@ pub async fn run(shared: Arc<Shared>, mut inputs: mpsc::Receiver<Input>) {
         if pending && Instant::now() >= last + PACE {
             last = Instant::now();
             hub.catch_up();
-            tokio::task::block_in_place(|| hub.decide());
+            tokio::task::block_in_place(|| {
+                if let Some(fetched) = hub.waiting.take() {
+                    hub.adopt(fetched);
+                }
+                hub.decide();
+            });
             pending = false;
             next = Instant::now() + TICK.max(last.elapsed() * IDLE);
         }
@@ -164,15 +173,16 @@ impl Hub {
 
     /// Take a policy that is good; of one that isn't, say why.
     fn adopt(&mut self, fetched: Fetched) -> bool {
-        let Fetched { origin, commit, files } = fetched;
-        let read = policy::read(&files);
+        self.waiting = None;
+        let Fetched { origin, commit, files } = &fetched;
+        let read = policy::read(files);
         let mut state = self.shared.state.write();
         state.source.looked = Some(now());
         state.source.tried = Some(commit.clone());
         let documents = match read {
             Ok(documents) => documents,
             Err(mut mistakes) => {
-                let error = origin.mistaken(&commit, &mut mistakes);
+                let error = origin.mistaken(commit, &mut mistakes);
                 tracing::warn!(%commit, %error, "the policy stays as it was");
                 state.source.refuse(error, mistakes);
                 return false;
@@ -180,7 +190,7 @@ impl Hub {
         };
         if let Some(error) = objection(state.documents.as_ref(), &documents, &state.plan) {
             tracing::warn!(%commit, %error, "the policy stays as it was");
-            let error = origin.refused(&commit, error);
+            let error = origin.refused(commit, error);
             state.source.refuse(error, Vec::new());
             return false;
         }
@@ -193,7 +203,7 @@ impl Hub {
         drop(state);
         let mut change = Change::default();
         gone.iter().for_each(|name| change.delete(Table::Rollouts, name.as_str()));
-        change.put(Table::Meta, POLICY, &KeptPolicy { commit: commit.clone(), files });
+        change.put(Table::Meta, POLICY, &KeptPolicy { commit: commit.clone(), files: files.clone() });
         let asked = Asked {
             at: now(),
             who: origin.as_str().to_owned(),
@@ -202,15 +212,20 @@ impl Hub {
         };
         change.log(Table::Audit, &asked);
         if let Err(error) = self.shared.store.commit(&change) {
-            tracing::error!(%error, "the policy can't be kept");
-            self.shared.state.write().source.refuse(error.to_string(), Vec::new());
+            let error = origin.refused(commit, error_text(&error));
+            let mut state = self.shared.state.write();
+            if state.source.refused.as_ref() != Some(&error) {
+                tracing::error!(error, "the policy can't be kept: it is tried again each second");
+            }
+            state.source.refuse(error, Vec::new());
+            self.waiting = Some(fetched);
             return false;
         }
         tracing::info!(%commit, rollouts = documents.policy.rollouts.len(), "a new policy");
         let mut state = self.shared.state.write();
         gone.iter().for_each(|name| drop(state.plan.rollouts.remove(name)));
         state.documents = Some(documents);
-        state.source.adopt(commit);
+        state.source.adopt(fetched.commit);
         state.take_inventory();
         true
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use parking_lot::{RwLock, RwLockWriteGuard};
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     TableDefinition,
@@ -49,7 +50,9 @@ pub struct Change {
 }
 
 pub struct Store {
-    file: Database,
+    path: PathBuf,
+    /// Closed after a failure, and opened again by who wants something next.
+    file: RwLock<Option<Database>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,8 @@ pub enum StoreError {
     Open { path: PathBuf, source: Box<redb::Error> },
     #[error("the hub's store can't be read or written: look at the disk")]
     Failed(#[source] Box<redb::Error>),
+    #[error("the hub's store was closed by another failure: try again")]
+    Closed,
     #[error("`{key}` in the hub's store is of another version: {source}")]
     Foreign { key: String, source: serde_json::Error },
 }
@@ -130,18 +135,13 @@ impl Store {
     /// # Errors
     /// The file is another's, damaged, or in use.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source: redb::Error| StoreError::Open {
-            path: path.to_owned(),
-            source: Box::new(source),
-        };
-        let file = Database::builder().set_cache_size(CACHE).create(path);
-        let file = file.map_err(|error| failed(error.into()))?;
+        let file = open(path)?;
         // Hashes of tokens are in it.
         let private = fs::set_permissions(path, fs::Permissions::from_mode(0o600));
-        private.map_err(|error| failed(redb::Error::Io(error)))?;
-        let store = Self { file };
-        store.run(|store| {
-            let transaction = store.file.begin_write()?;
+        private.map_err(|error| opening(path, redb::Error::Io(error)))?;
+        let store = Self { path: path.to_owned(), file: RwLock::new(Some(file)) };
+        store.run(|file| {
+            let transaction = file.begin_write()?;
             for table in Table::ALL {
                 transaction.open_table(table.definition())?;
             }
@@ -158,8 +158,8 @@ impl Store {
         if change.is_empty() {
             return Ok(());
         }
-        self.run(|store| {
-            let transaction = store.file.begin_write()?;
+        self.run(|file| {
+            let transaction = file.begin_write()?;
             for (table, key, value) in &change.rows {
                 let mut table = transaction.open_table(table.definition())?;
                 match value {
@@ -188,8 +188,8 @@ impl Store {
         table: Table,
         key: &str,
     ) -> Result<Option<T>, StoreError> {
-        let found = self.run(|store| {
-            let table = store.file.begin_read()?.open_table(table.definition())?;
+        let found = self.run(|file| {
+            let table = file.begin_read()?.open_table(table.definition())?;
             Ok(table.get(key)?.map(|value| value.value().to_vec()))
         })?;
         found.map(|bytes| parse(key, &bytes)).transpose()
@@ -200,7 +200,7 @@ impl Store {
     /// # Errors
     /// The file can't be read.
     pub fn count(&self, table: Table) -> Result<u64, StoreError> {
-        self.run(|store| Ok(store.file.begin_read()?.open_table(table.definition())?.len()?))
+        self.run(|file| Ok(file.begin_read()?.open_table(table.definition())?.len()?))
     }
 
     /// All entries whose keys begin so, in order.
@@ -212,8 +212,8 @@ impl Store {
         table: Table,
         prefix: &str,
     ) -> Result<Vec<(String, T)>, StoreError> {
-        let rows = self.run(|store| {
-            let table = store.file.begin_read()?.open_table(table.definition())?;
+        let rows = self.run(|file| {
+            let table = file.begin_read()?.open_table(table.definition())?;
             let mut rows = Vec::new();
             for row in table.range(prefix..)? {
                 let (key, value) = row?;
@@ -239,8 +239,8 @@ impl Store {
     ) -> Result<Vec<T>, StoreError> {
         let mut found = Vec::new();
         let mut foreign = None;
-        self.run(|store| {
-            let table = store.file.begin_read()?.open_table(table.definition())?;
+        self.run(|file| {
+            let table = file.begin_read()?.open_table(table.definition())?;
             for row in table.iter()?.rev() {
                 let (key, value) = row?;
                 match parse(key.value(), value.value()) {
@@ -257,9 +257,41 @@ impl Store {
         foreign.map_or(Ok(found), Err)
     }
 
-    fn run<T>(&self, work: impl FnOnce(&Self) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        work(self).map_err(|error| StoreError::Failed(Box::new(error)))
+    /// Do it with the file. One that has failed once, as when the disk was full, fails for good until it is
+    /// opened again.
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let mut file = self.file.read();
+        if file.is_none() {
+            drop(file);
+            let mut closed = self.file.write();
+            if closed.is_none() {
+                *closed = Some(open(&self.path)?);
+            }
+            file = RwLockWriteGuard::downgrade(closed);
+        }
+        let Some(open) = file.as_ref() else { return Err(StoreError::Closed) };
+        let error = match work(open) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        drop(file);
+        if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+            self.file.write().take();
+        }
+        Err(StoreError::Failed(Box::new(error)))
     }
+}
+
+fn open(path: &Path) -> Result<Database, StoreError> {
+    let file = Database::builder().set_cache_size(CACHE).create(path);
+    file.map_err(|error| opening(path, error.into()))
+}
+
+fn opening(path: &Path, error: redb::Error) -> StoreError {
+    StoreError::Open { path: path.to_owned(), source: Box::new(error) }
 }
 
 fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use wick_engine::{GraphStatus, Model, ModelKind};
@@ -218,9 +218,9 @@ impl Metrics {
     /// # Errors
     /// A metric of a caller's own registry cannot be written.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        self.traffic().write(&mut text);
+        Ok(text.into_bytes())
     }
 }
 

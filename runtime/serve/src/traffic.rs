@@ -1,6 +1,7 @@
 //! How requests of all models together went, for who judges a whole site: how many were answered,
 //! how many were not by a fault on this side, and how long answers took.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Buckets between a power of two and the next: a percentile is exact within an eighth.
@@ -11,10 +12,20 @@ const POWERS: u32 = 35;
 
 const BUCKETS: usize = (POWERS * STEPS) as usize;
 
+/// What Prometheus sees: powers of two of microseconds from 64 to two minutes, each with a half-way step, or
+/// there would be four times as many series.
+const SHOWN: std::ops::Range<usize> = (6 * STEPS) as usize..(27 * STEPS) as usize;
+const SHOWN_STEP: usize = 2;
+
+const SECONDS: &str = "wick_request_seconds";
+const FAULTS: &str = "wick_request_faults";
+
 /// What requests add to.
 #[derive(Debug)]
 pub struct Counts {
     errors: AtomicU64,
+    /// Microseconds of all answers.
+    sum: AtomicU64,
     took: [AtomicU64; BUCKETS],
 }
 
@@ -24,6 +35,7 @@ pub struct Traffic {
     /// Answered, and not answered by a fault on this side: by the model, or for want of room.
     pub requests: u64,
     pub errors: u64,
+    sum_us: u64,
     took: Vec<u64>,
 }
 
@@ -46,13 +58,15 @@ fn end(bucket: usize) -> u64 {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { errors: AtomicU64::new(0), took: std::array::from_fn(|_| AtomicU64::new(0)) }
+        let took = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { errors: AtomicU64::new(0), sum: AtomicU64::new(0), took }
     }
 }
 
 impl Counts {
     pub fn succeeded(&self, us: u64) {
         self.took[bucket(us)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(us, Ordering::Relaxed);
     }
 
     pub fn failed(&self) {
@@ -62,7 +76,8 @@ impl Counts {
     pub fn read(&self) -> Traffic {
         let took: Vec<_> = self.took.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let errors = self.errors.load(Ordering::Relaxed);
-        Traffic { requests: took.iter().sum::<u64>() + errors, errors, took }
+        let sum_us = self.sum.load(Ordering::Relaxed);
+        Traffic { requests: took.iter().sum::<u64>() + errors, errors, sum_us, took }
     }
 }
 
@@ -77,8 +92,70 @@ impl Traffic {
         Self {
             requests: self.requests.saturating_sub(earlier.requests),
             errors: self.errors.saturating_sub(earlier.errors),
+            sum_us: self.sum_us.saturating_sub(earlier.sum_us),
             took: took.collect(),
         }
+    }
+
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+        self.took.resize(BUCKETS, 0);
+        for (sum, more) in self.took.iter_mut().zip(&other.took) {
+            *sum = sum.saturating_add(*more);
+        }
+    }
+
+    /// A histogram and a counter in Prometheus' text format.
+    pub fn write(&self, text: &mut String) {
+        let mut line = |name: &str, value: &dyn std::fmt::Display| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{name} {value}");
+        };
+        line("# HELP", &format!("{SECONDS} Time of answers of all models, in seconds"));
+        line("# TYPE", &format!("{SECONDS} histogram"));
+        let answered: u64 = self.took.iter().sum();
+        let mut below = self.took.iter().take(SHOWN.start).sum::<u64>();
+        for buckets in SHOWN.step_by(SHOWN_STEP) {
+            let these = self.took.iter().skip(buckets).take(SHOWN_STEP);
+            below += these.sum::<u64>();
+            let seconds = end(buckets + SHOWN_STEP - 1) as f64 / 1e6;
+            line(&format!("{SECONDS}_bucket{{le=\"{seconds}\"}}"), &below);
+        }
+        line(&format!("{SECONDS}_bucket{{le=\"+Inf\"}}"), &answered);
+        line(&format!("{SECONDS}_sum"), &(self.sum_us as f64 / 1e6));
+        line(&format!("{SECONDS}_count"), &answered);
+        line("# HELP", &format!("{FAULTS} Requests that were not answered by a fault on this side"));
+        line("# TYPE", &format!("{FAULTS} counter"));
+        line(FAULTS, &self.errors);
+    }
+
+    /// What [`Self::write`] has written, among other metrics. Times are as exact as what is shown.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut traffic = Self { took: vec![0; BUCKETS], ..Self::default() };
+        let mut below = 0;
+        for line in text.lines() {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            if name == FAULTS {
+                traffic.errors = value.parse().unwrap_or_default();
+            }
+            let Some(rest) = name.strip_prefix(SECONDS) else { continue };
+            if rest == "_sum" {
+                // A negative or absurd number becomes the nearest that can be.
+                traffic.sum_us = (value.parse().unwrap_or(0.0) * 1e6).round() as u64;
+            }
+            let le = rest.strip_prefix("_bucket{le=\"").and_then(|rest| rest.strip_suffix("\"}"));
+            let le: Option<f64> = le.and_then(|le| le.parse().ok());
+            let (Some(le), Ok(count)) = (le, value.parse::<u64>()) else { continue };
+            let at = bucket((le * 1e6).round() as u64).saturating_sub(1);
+            traffic.took[if le.is_finite() { at } else { BUCKETS - 1 }] += count.saturating_sub(below);
+            below = below.max(count);
+        }
+        traffic.requests = below.saturating_add(traffic.errors);
+        traffic
     }
 
     /// The time within which 99 of 100 answers came, in microseconds; 0 where there were none.
@@ -111,6 +188,28 @@ mod tests {
             prop_assert!(us <= end.max(1), "{us} {end}");
             prop_assert!(end <= us + us / 4 + 1, "{us} {end}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let counts = Counts::default();
+        [10, 900, 70_000, 70_000, 2_000_000, 1 << 33].map(|us| counts.succeeded(us));
+        counts.failed();
+        let mut text = "wick_request_seconds_of_others 3\n".to_owned();
+        counts.read().write(&mut text);
+        assert!(text.contains("\nwick_request_seconds_bucket{le=\"0.098304\"} 4\n"), "{text}");
+        assert!(text.contains("\nwick_request_seconds_count 6\n"), "{text}");
+        let read = Traffic::parse(&text);
+        let mut again = String::new();
+        read.write(&mut again);
+        assert_eq!(text.split_once('\n').unwrap().1, again);
+        assert_eq!((read.requests, read.errors), (7, 1));
+        // Half of it twice is all of it.
+        let mut twice = Traffic::default();
+        twice.add(&read);
+        twice.add(&read);
+        assert_eq!(twice.since(&read), read);
+        assert_eq!(Traffic::parse("x\nwick_request_seconds_bucket{le=\"a\"} b").requests, 0);
     }
 
     #[test]

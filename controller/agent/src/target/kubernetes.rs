@@ -12,6 +12,7 @@
 //! | stop | the `Model` is deleted, if it has this digest still; a version that was given up makes room for the one that serves |
 
 mod judge;
+mod pods;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -32,6 +33,7 @@ use wick_package::{Digest, error_text};
 use wick_serve::Traffic;
 
 use super::{Events, Found, Target, TargetError, tell};
+use pods::Pods;
 use judge::{MANAGER, SITE, Seen, active_digest, judge, resource, spec_digest};
 
 /// Pause after the API server did not answer a write, and before it is watched again.
@@ -58,6 +60,7 @@ pub struct Kubernetes {
 
 struct Inner {
     api: Api<Resource>,
+    pods: Pods,
     site: SiteName,
     events: Events,
     state: Mutex<State>,
@@ -85,9 +88,11 @@ struct Run {
 
 impl Kubernetes {
     pub fn new(settings: KubernetesSettings, events: Events) -> Self {
-        let api = Api::namespaced(settings.client, &settings.namespace);
+        let api = Api::namespaced(settings.client.clone(), &settings.namespace);
+        let pods = Pods::new(Api::namespaced(settings.client, &settings.namespace));
         let inner = Inner {
             api,
+            pods,
             site: settings.site,
             events,
             state: Mutex::default(),
@@ -205,9 +210,9 @@ impl Target for Kubernetes {
         tell(&self.inner.events, Event::Drained { version });
     }
 
-    /// The operator's metrics have it.
-    fn traffic(&self) -> Option<Traffic> {
-        None
+    async fn traffic(&self) -> Option<Traffic> {
+        let models: Vec<_> = self.inner.state.lock().seen.keys().cloned().collect();
+        self.inner.pods.traffic(&models).await
     }
 
     fn metrics(&self) -> Vec<u8> {

@@ -245,7 +245,7 @@ impl Target for Local {
         });
     }
 
-    fn traffic(&self) -> Option<Traffic> {
+    async fn traffic(&self) -> Option<Traffic> {
         Some(self.inner.repository.traffic())
     }
 

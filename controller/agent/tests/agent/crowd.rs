@@ -64,7 +64,7 @@ impl Target for Still {
         self.tell(Event::Drained { version });
     }
 
-    fn traffic(&self) -> Option<Traffic> {
+    async fn traffic(&self) -> Option<Traffic> {
         None
     }
 

@@ -55,7 +55,10 @@ pub struct Killable {
 impl Killable {
     pub fn start(bench: &Bench, broker: &wick_hub::Broker) -> Self {
         let url = format!("file://{}", bench.repository().display());
-        let child = Command::new(std::env::current_exe().unwrap())
+        // A file that may grow no more is told as an error, and not by a signal's end.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ && exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
             .args(["faults::child", "--exact", "--nocapture"])
             .env(CHILD, format!("{}\n{broker}\n{url}", bench.dir().display()))
             .stdout(Stdio::piped())
@@ -68,6 +71,15 @@ impl Killable {
             .find_map(|line| line.strip_prefix("api=").map(str::to_owned));
         let address = address.expect("the hub has started").parse().unwrap();
         Self { child, caller: Caller::new(address, &bench.token) }
+    }
+}
+
+impl Killable {
+    /// From now on no file of the hub's may be larger.
+    fn limit_files(&self, bytes: &str) {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.arg(format!("--fsize={bytes}:")).arg(format!("--pid={}", self.child.id()));
+        assert!(prlimit.status().expect("util-linux's prlimit").success());
     }
 }
 
@@ -117,6 +129,42 @@ async fn a_hub_that_is_killed_at_any_instant_goes_on_where_it_was() {
         let same = heard.iter().find(|(generation, _)| json!(generation) == kept["generation"]);
         assert!(same.is_none_or(|(_, desired)| json!(desired.models) == kept["models"]), "{kept}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_the_disk_does_not_take_is_taken_when_there_is_room_again() {
+    let bench = Bench::new();
+    let broker = Broker::start(&bench.dir());
+    bench.commit("rollouts/a.yaml", &rollout("ocr-1", 1, ""));
+    let hub = Killable::start(&bench, &broker.url("mqtts"));
+    let site = Site::enrol(&hub.caller, "plant-1", 1).await;
+    let live = site.live(broker.port);
+    eventually("the first is there", || async { hub.caller.phase("ocr-1").await == "finished" })
+        .await;
+    // The store has the largest file; with a policy that is larger than what is free in it, it must grow.
+    let store = bench.dir().join("hub.redb");
+    hub.limit_files(&std::fs::metadata(store).unwrap().len().to_string());
+    for number in 0..8 {
+        let padding = format!("# {}\n", "x".repeat(1_000_000));
+        bench.commit(&format!("sites/{number}.yaml"), &format!("{padding}{}", known(number)));
+    }
+    bench.commit("rollouts/b.yaml", &rollout("ocr-2", 2, ""));
+    eventually("the hub says that it can't keep it", || async {
+        let status = hub.caller.get("/v1/status").await;
+        status["source"]["error"].as_str().is_some_and(|text| text.contains("look at the disk"))
+    })
+    .await;
+    assert_eq!(hub.caller.phase("ocr-1").await, "finished");
+    hub.limit_files("unlimited");
+    // Nobody commits anything, and nobody starts the hub again.
+    eventually("the second is there", || async { hub.caller.phase("ocr-2").await == "finished" })
+        .await;
+    live.check();
+}
+
+/// A site that never enrols.
+fn known(number: u32) -> String {
+    format!("apiVersion: wick.dev/v1alpha1\nkind: Site\nmetadata:\n  name: far-{number}\nspec: {{}}\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
