@@ -227,7 +227,7 @@ impl Target for Still {
         self.tell(Event::Drained { version });
     }
 
-    fn traffic(&self) -> Option<wick_serve::Traffic> {
+    async fn traffic(&self) -> Option<wick_serve::Traffic> {
         None
     }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use wick_package::error_text;
 use wick_fleet::enrol::Problem;
 use wick_fleet::plan::{Order, Plan, lint, plan};
 use wick_fleet::{Moment, RolloutName, SiteName};
+use wick_package::error_text;
 
 use crate::ask::{self, Answer, Ask, OrderDone, problem};
 use crate::link::Heard;
@@ -203,7 +203,11 @@ impl Hub {
         drop(state);
         let mut change = Change::default();
         gone.iter().for_each(|name| change.delete(Table::Rollouts, name.as_str()));
-        change.put(Table::Meta, POLICY, &KeptPolicy { commit: commit.clone(), files: files.clone() });
+        change.put(
+            Table::Meta,
+            POLICY,
+            &KeptPolicy { commit: commit.clone(), files: files.clone() },
+        );
         let asked = Asked {
             at: now(),
             who: origin.as_str().to_owned(),

@@ -127,7 +127,10 @@ impl Traffic {
         line(&format!("{SECONDS}_bucket{{le=\"+Inf\"}}"), &answered);
         line(&format!("{SECONDS}_sum"), &(self.sum_us as f64 / 1e6));
         line(&format!("{SECONDS}_count"), &answered);
-        line("# HELP", &format!("{FAULTS} Requests that were not answered by a fault on this side"));
+        line(
+            "# HELP",
+            &format!("{FAULTS} Requests that were not answered by a fault on this side"),
+        );
         line("# TYPE", &format!("{FAULTS} counter"));
         line(FAULTS, &self.errors);
     }
@@ -145,13 +148,14 @@ impl Traffic {
             let Some(rest) = name.strip_prefix(SECONDS) else { continue };
             if rest == "_sum" {
                 // A negative or absurd number becomes the nearest that can be.
-                traffic.sum_us = (value.parse().unwrap_or(0.0) * 1e6).round() as u64;
+                traffic.sum_us = (value.parse().unwrap_or(0.0_f64) * 1e6).round() as u64;
             }
             let le = rest.strip_prefix("_bucket{le=\"").and_then(|rest| rest.strip_suffix("\"}"));
             let le: Option<f64> = le.and_then(|le| le.parse().ok());
             let (Some(le), Ok(count)) = (le, value.parse::<u64>()) else { continue };
             let at = bucket((le * 1e6).round() as u64).saturating_sub(1);
-            traffic.took[if le.is_finite() { at } else { BUCKETS - 1 }] += count.saturating_sub(below);
+            traffic.took[if le.is_finite() { at } else { BUCKETS - 1 }] +=
+                count.saturating_sub(below);
             below = below.max(count);
         }
         traffic.requests = below.saturating_add(traffic.errors);
@@ -193,7 +197,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let counts = Counts::default();
-        [10, 900, 70_000, 70_000, 2_000_000, 1 << 33].map(|us| counts.succeeded(us));
+        for us in [10, 900, 70_000, 70_000, 2_000_000, 1 << 33] {
+            counts.succeeded(us);
+        }
         counts.failed();
         let mut text = "wick_request_seconds_of_others 3\n".to_owned();
         counts.read().write(&mut text);

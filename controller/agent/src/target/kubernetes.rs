@@ -33,8 +33,8 @@ use wick_package::{Digest, error_text};
 use wick_serve::Traffic;
 
 use super::{Events, Found, Target, TargetError, tell};
-use pods::Pods;
 use judge::{MANAGER, SITE, Seen, active_digest, judge, resource, spec_digest};
+use pods::Pods;
 
 /// Pause after the API server did not answer a write, and before it is watched again.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -164,7 +164,9 @@ async fn a_policy_that_the_disk_does_not_take_is_taken_when_there_is_room_again(
 
 /// A site that never enrols.
 fn known(number: u32) -> String {
-    format!("apiVersion: wick.dev/v1alpha1\nkind: Site\nmetadata:\n  name: far-{number}\nspec: {{}}\n")
+    format!(
+        "apiVersion: wick.dev/v1alpha1\nkind: Site\nmetadata:\n  name: far-{number}\nspec: {{}}\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
