@@ -43,6 +43,9 @@ const MAX_PACKET: u32 = 4 * MAX_MESSAGE as u32;
 /// Requests of ours that wait for the connection: there is one message at a time.
 const REQUESTS: usize = 8;
 
+/// Messages that the broker has not confirmed yet. The client keeps room for as many as there may be.
+const UNCONFIRMED: u16 = 16;
+
 /// Pauses between connections: up to the first after one failure, doubled up to the longest.
 const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(60);
@@ -332,6 +335,7 @@ impl Link {
             .set_clean_start(false)
             .set_session_expiry_interval(Some(SESSION))
             .set_max_packet_size(Some(MAX_PACKET))
+            .set_outgoing_inflight_upper_limit(UNCONFIRMED)
             .set_connection_timeout(CONNECT)
             .set_last_will(LastWill::new(will, offline, QoS::AtLeastOnce, true, None));
         if place.tls {

@@ -30,6 +30,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// place of an older one.
 const HELD: usize = 16;
 
+/// Messages that the broker has not confirmed yet: more than mosquitto takes by itself. The client keeps room for
+/// as many as there may be.
+const UNCONFIRMED: u16 = 128;
+
 /// What topic and properties may take beside a message.
 const HEADROOM: u32 = 4 << 10;
 
@@ -83,6 +87,7 @@ pub async fn follow(
     let mut options = MqttOptions::new(CLIENT, broker.host.clone(), broker.port);
     let most = u32::try_from(MAX_MESSAGE).unwrap_or(u32::MAX).saturating_add(HEADROOM);
     options.set_keep_alive(KEEP_ALIVE).set_clean_start(true).set_max_packet_size(Some(most));
+    options.set_outgoing_inflight_upper_limit(UNCONFIRMED);
     if broker.tls {
         let config = tls(shared.authority.dir())?;
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(config))));

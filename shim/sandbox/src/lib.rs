@@ -37,4 +37,6 @@ pub use lockdown::lock_down;
 pub use mounts::{BACKENDS, CACHE, IMAGE, OWN_FOLDER, is_volume};
 pub use order::{Go, Order, Report};
 pub use signals::{Signals, Woken};
-pub use sys::{adopt, bound_heaps, close_inherited, return_large_blocks, trim_heaps};
+pub use sys::{
+    adopt, bound_heaps, close_inherited, return_large_blocks, return_program, trim_heaps,
+};

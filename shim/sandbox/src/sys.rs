@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "system calls without a safe wrapper")]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
@@ -159,5 +160,75 @@ pub fn trim_heaps() {
     // SAFETY: the call locks each heap that it trims.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Hand back the pages of this program that are only read: those that a start needed and nothing else does are
+/// the kernel's to use then, and the others are mapped again when they are next looked at.
+pub fn return_program() {
+    let page = rustix::param::page_size();
+    for segment in read_only() {
+        let start = segment.start - segment.start % page;
+        // SAFETY: the program's file is mapped there, for as long as it runs, and nothing is ever written: who
+        // looks next, this thread included, has the same bytes from the file again.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, segment.end - start, libc::MADV_DONTNEED);
+        }
+    }
+}
+
+/// The parts of the program's own file that are mapped to be read or run and never written, not even by the
+/// loader.
+fn read_only() -> Vec<Range<usize>> {
+    unsafe extern "C" fn first(
+        info: *mut libc::dl_phdr_info,
+        _: libc::size_t,
+        found: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader hands out a record that is whole, whose headers are as many as it says, and what
+        // was given to it beside this function, which is the vector below.
+        let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<Range<usize>>>()) };
+        let headers = usize::from(info.dlpi_phnum);
+        // SAFETY: as above.
+        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, headers) };
+        let kept = |header: &&libc::Elf64_Phdr| {
+            header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0
+        };
+        found.extend(headers.iter().filter(kept).map(|header| {
+            let start = (info.dlpi_addr + header.p_vaddr) as usize;
+            start..start + header.p_memsz as usize
+        }));
+        // The first is the program; libraries are not asked for.
+        1
+    }
+    let mut found: Vec<Range<usize>> = Vec::new();
+    // SAFETY: the function is one that the loader may call, with the vector, which outlives the call.
+    unsafe {
+        libc::dl_iterate_phdr(Some(first), (&raw mut found).cast());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_program_goes_on_without_its_pages() {
+        static READ: [u64; 3] = [1, 2, 3];
+        let code = (the_program_goes_on_without_its_pages as fn()) as usize;
+        let segments = read_only();
+        assert!(segments.iter().any(|segment| segment.contains(&code)), "{segments:x?}");
+        let text = fs::read_to_string("/proc/self/maps").unwrap();
+        let writable = text.lines().filter(|line| line.contains(" rw-p "));
+        for line in writable {
+            let (start, _) = line.split_once('-').unwrap();
+            let start = usize::from_str_radix(start, 16).unwrap();
+            assert!(segments.iter().all(|segment| !segment.contains(&start)), "{line}");
+        }
+        return_program();
+        assert_eq!(std::hint::black_box(&READ).iter().sum::<u64>(), 6);
     }
 }

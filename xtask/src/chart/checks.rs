@@ -63,6 +63,7 @@ const FLEET: [&str; 7] = [
 const FLEET_ROLES: &str = "\
 Role wick-agent
   wick.dev models: get list watch create patch delete
+   pods: list
 Role wick-hub
   wick.dev sites,rollouts: get list watch
   wick.dev sites/status,rollouts/status: patch

@@ -25,6 +25,10 @@ use crate::registries::RegistryArgs;
 /// Threads of an agent that serves nothing itself.
 const CLUSTER_WORKERS: usize = 1;
 
+/// After this time a start is over, and what it alone has needed of the program is handed back: an agent of a
+/// cluster then waits, and a gateway has little memory.
+const STARTED: Duration = Duration::from_secs(20);
+
 /// What a site's models run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum TargetKind {
@@ -121,6 +125,11 @@ async fn kubernetes(args: &RunArgs, agent: Agent, stop: CancellationToken) -> Ou
     let watching = target.clone();
     let ending = stop.clone();
     let watch = tokio::spawn(async move { watching.watch(ending).await });
+    tokio::spawn(async {
+        tokio::time::sleep(STARTED).await;
+        wick_sandbox::trim_heaps();
+        wick_sandbox::return_program();
+    });
     let ran = agent.run(target, stop.clone(), listening).await;
     stop.cancel();
     drop(watch.await);
