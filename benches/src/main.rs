@@ -10,6 +10,7 @@
 
 mod bar;
 mod bare;
+mod devices;
 mod direct;
 mod fleet;
 mod http;
@@ -29,7 +30,7 @@ use anyhow::{Context as _, bail};
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let name = args.next().context(
-        "usage: wick-benches NAME [BAR...]; there is: fleet, registry, runtime, scale, serving, shim",
+        "usage: wick-benches NAME [BAR...]; there is: devices, fleet, registry, runtime, scale, serving, shim",
     )?;
     let only: Vec<String> = args.collect();
     match name.as_str() {
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     }
     let setup = setup::Setup::from_env()?;
     match name.as_str() {
+        "devices" => devices::run(&setup, &only),
         "registry" => registry::run(&setup, &only),
         "runtime" => runtime::run(&setup, &only),
         "scale" => scale::run(&setup, &only),
@@ -49,7 +51,9 @@ fn main() -> anyhow::Result<()> {
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),
         _ => {
-            bail!("no benchmark `{name}`; there is: fleet, registry, runtime, scale, serving, shim")
+            bail!(
+                "no benchmark `{name}`; there is: devices, fleet, registry, runtime, scale, serving, shim"
+            )
         }
     }
 }

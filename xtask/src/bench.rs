@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME [BAR...]`: set up, build, run; the lines go to standard output.
 
+mod devices;
 mod fleet;
 mod registry;
 mod scale;
@@ -22,6 +23,7 @@ pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     bench.args(args).current_dir(&house.root).env("WICK_BIN", house.wick());
     house.set_variables(&mut bench);
     match args.first().map(String::as_str) {
+        Some("devices") => devices::run(house, &mut bench),
         Some("fleet") => fleet::run(house, &args[1..], &mut bench),
         Some("registry") => registry::run(house, &mut bench),
         Some("scale") => scale::run(house, &args[1..], &mut bench),

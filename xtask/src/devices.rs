@@ -29,7 +29,7 @@ const MODELS: [Model; 4] = [
 ];
 
 /// A product of matrices between quantisations, made for this.
-const QUANTISED: &str = "e2e/devices/qdq.onnx";
+pub const QUANTISED: &str = "e2e/devices/qdq.onnx";
 
 struct Model {
     name: &'static str,
@@ -41,26 +41,36 @@ struct Model {
 /// Run all checks.
 pub fn run(house: &House) -> anyhow::Result<Counts> {
     let scratch = Scratch::new("devices")?;
-    let checks = Checks { house, folder: scratch.path(), vulkan: vulkan(house)? };
-    for provider in ["webgpu", "qnn"] {
-        let install = ["backend", "install", provider];
-        tools::run(checks.wick().args(install)).with_context(|| format!("install {provider}"))?;
-    }
+    let checks = Checks { house, folder: scratch.path(), vulkan: prepare(house)? };
     let mut passed = 0;
     for model in &MODELS {
         checks.same_answers(model)?;
         passed += 1;
     }
     checks.emulated_npu()?;
+    checks.kept_engines()?;
     checks.refused_share()?;
     checks.missing_device()?;
-    passed += 3;
+    checks.told_options()?;
+    passed += 5;
     if Path::new("/proc/driver/nvidia/version").exists() {
         passed += checks.nvidia()?;
     } else {
         println!("cuda: no such device: this machine has no driver of NVIDIA's");
     }
     Ok(Counts { passed, ..Counts::default() })
+}
+
+/// The software driver, with the providers that run on this machine installed.
+pub fn prepare(house: &House) -> anyhow::Result<PathBuf> {
+    for provider in ["webgpu", "qnn"] {
+        let install = ["backend", "install", provider];
+        let mut wick = Command::new(house.wick());
+        wick.env("WICK_BACKENDS", house.backends()).args(install);
+        let said = tools::output(&mut wick).with_context(|| format!("install {provider}"))?;
+        eprintln!("devices: {}", said.trim());
+    }
+    vulkan(house)
 }
 
 struct Checks<'h> {
@@ -96,6 +106,65 @@ impl Checks<'_> {
         let text = tools::output(&mut wick).context("a quantised graph on the emulated NPU")?;
         ensure!(text.contains("runs on npu by QNNExecutionProvider"), "it runs elsewhere: {text}");
         println!("qnn: {}", text.trim());
+        Ok(())
+    }
+
+    /// What the emulator's compiler has made is the next start's; a damaged engine is made anew, and other options
+    /// make another one.
+    fn kept_engines(&self) -> anyhow::Result<()> {
+        let package = self.write("kept", &self.house.root.join(QUANTISED), "npu", "1.0")?;
+        let cache = self.folder.join("engines");
+        let start = || -> anyhow::Result<Vec<PathBuf>> {
+            let mut wick = self.wick();
+            wick.env("WICK_QNN_EMULATOR", "1").env("XDG_CACHE_HOME", &cache);
+            let text = tools::output(wick.args(["run", "--explain"]).arg(&package))?;
+            ensure!(text.contains("runs on npu by QNNExecutionProvider"), "elsewhere: {text}");
+            let entries =
+                fs::read_dir(cache.join("wick/graphs"))?.collect::<Result<Vec<_>, _>>()?;
+            let engine = |entry: fs::DirEntry| entry.path().join("engine.onnx");
+            Ok(entries.into_iter().map(engine).filter(|engine| engine.is_file()).collect())
+        };
+        let made = start()?;
+        let [engine] = &made[..] else { anyhow::bail!("{} engines of one graph", made.len()) };
+        let written = fs::metadata(engine)?.modified()?;
+        ensure!(start()? == made && fs::metadata(engine)?.modified()? == written, "made again");
+        fs::write(engine, "damaged")?;
+        ensure!(start()? == made && fs::read(engine)? != b"damaged", "a damaged engine is used");
+        let manifest = package.join("wick.toml");
+        let text = fs::read_to_string(&manifest)?;
+        let more = "\n[[graph.variant]]\ndevice = \"npu\"\noptions = { qnn = { vtcm_mb = 4 } }\n";
+        tools::write_whole(&manifest, (text + more).as_bytes())?;
+        ensure!(start()?.len() == 2, "an engine that was made with other options is used");
+        println!(
+            "qnn: an engine is kept, made anew when damaged, and another one for other options"
+        );
+        Ok(())
+    }
+
+    /// Options that a provider doesn't know are refused by their names, before anything is packed and when a graph
+    /// is loaded; one that it knows reaches it.
+    fn told_options(&self) -> anyhow::Result<()> {
+        let [model, ..] = &MODELS;
+        let package = self.write("told", &self.model(model), "gpu", "1.0")?;
+        let manifest = package.join("wick.toml");
+        let text = fs::read_to_string(&manifest)?;
+        let tell = |option: &str| {
+            let more = format!(
+                "\n[[graph.variant]]\ndevice = \"gpu\"\noptions = {{ webgpu = {{ {option} }} }}\n"
+            );
+            tools::write_whole(&manifest, (text.clone() + &more).as_bytes())
+        };
+        tell("preferredLayout = \"NCHW\"")?;
+        let said = tools::output(self.software().args(["run", "--explain"]).arg(&package))?;
+        ensure!(said.contains("runs on gpu by WebGpu"), "it runs elsewhere: {said}");
+        tell("layout = \"NCHW\"")?;
+        for words in [["run", "--explain"], ["pack", "--dry-run"]] {
+            let output = self.software().args(words).arg(&package).output()?;
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            ensure!(!output.status.success(), "{words:?} takes it: {said}");
+            ensure!(said.contains("webgpu has no option `layout`"), "{words:?}: {said}");
+        }
         Ok(())
     }
 

@@ -96,6 +96,8 @@ pub struct GraphOptions {
     pub min_device_share: f32,
     /// Folder for optimised graphs; none turns caching off.
     pub cache: Option<PathBuf>,
+    /// What the device's provider is told: names of its options with their values.
+    pub provider: Vec<(String, String)>,
 }
 
 /// What a backend has found.

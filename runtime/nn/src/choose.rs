@@ -1,9 +1,10 @@
 //! Decides where a graph may run: pure, over what the backends have told.
 
-use wick_package::{DeviceKind, GraphSpec, RelPath};
+use wick_package::{DeviceKind, GraphSpec, RelPath, Variant};
 
 use crate::backend::{Device, Found, Refusal};
 use crate::inventory::Inventory;
+use crate::onnxruntime::providers::options::{Told, told};
 
 /// A backend as far as the choice needs to know it.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Candidate {
     pub device: Device,
     /// The model file for this device.
     pub path: RelPath,
+    /// What the device's provider is told.
+    pub options: Told,
 }
 
 /// The ways in which `spec` may run on what is offered, best first: devices in the
@@ -49,11 +52,17 @@ pub(crate) fn decide(spec: &GraphSpec, offers: &[Offer], inventory: &Inventory) 
                     decision.refused.push(Refusal { what: device.to_string(), why });
                     continue;
                 }
-                decision.candidates.push(Candidate {
-                    backend: offer.backend,
-                    device: device.clone(),
-                    path: path_for(spec, device).clone(),
-                });
+                let variant = variant_for(spec, device);
+                let options = variant.map_or(Ok(Told::new()), |v| told(v, &device.provider));
+                match options {
+                    Ok(options) => decision.candidates.push(Candidate {
+                        backend: offer.backend,
+                        device: device.clone(),
+                        path: variant.map_or(&spec.path, |variant| &variant.path).clone(),
+                        options,
+                    }),
+                    Err(why) => decision.refused.push(Refusal { what: device.to_string(), why }),
+                }
             }
         }
     }
@@ -81,12 +90,11 @@ pub(crate) fn permitted(spec: &GraphSpec, backend: &str) -> bool {
     spec.backend.as_ref().is_none_or(|wanted| wanted.as_str() == backend)
 }
 
-/// The bytes for a device: a variant for its vendor, one for its kind, the graph.
-fn path_for<'a>(spec: &'a GraphSpec, device: &Device) -> &'a RelPath {
+/// The variant for a device: one for its vendor, or one for its kind.
+fn variant_for<'a>(spec: &'a GraphSpec, device: &Device) -> Option<&'a Variant> {
     let of_kind = || spec.variants.iter().filter(|variant| variant.device == device.kind);
     let exact = of_kind().find(|v| v.vendor.is_some() && v.vendor == device.vendor);
-    let variant = exact.or_else(|| of_kind().find(|variant| variant.vendor.is_none()));
-    variant.map_or(&spec.path, |variant| &variant.path)
+    exact.or_else(|| of_kind().find(|variant| variant.vendor.is_none()))
 }
 
 /// `npu or gpu`, for an error.
@@ -108,7 +116,7 @@ pub(crate) fn have(offers: &[Offer]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wick_package::Variant;
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::inventory::Hardware;
@@ -122,6 +130,7 @@ mod tests {
             device: DeviceKind::Npu,
             vendor: vendor.map(str::to_owned),
             path: path.parse().unwrap(),
+            options: BTreeMap::new(),
         };
         GraphSpec {
             name: "g".parse().unwrap(),
@@ -160,6 +169,27 @@ mod tests {
         let npu = [("onnxruntime", "qualcomm"), ("onnxruntime", "any-npu")];
         check(&[Npu, Cpu], None, &[npu, cpu].concat());
         check(&[Gpu], None, &[]);
+    }
+
+    #[test]
+    fn a_variant_tells_its_provider_what_that_knows() {
+        let npu = Device {
+            provider: "QNNExecutionProvider".to_owned(),
+            ..device(DeviceKind::Npu, Some("qualcomm"))
+        };
+        let found = Found { devices: vec![npu], refused: Vec::new() };
+        let offers = [Offer { backend: "onnxruntime", found }];
+        let decide = |option: &str| {
+            let mut spec = spec(&[DeviceKind::Npu], None);
+            let told = BTreeMap::from([(option.to_owned(), "8".to_owned())]);
+            spec.variants[1].options = BTreeMap::from([("qnn".to_owned(), told)]);
+            decide(&spec, &offers, &Inventory::default())
+        };
+        let told = [("vtcm_mb".to_owned(), "8".to_owned())];
+        assert_eq!(decide("vtcm_mb").candidates[0].options, told);
+        let wrong = decide("vtcm");
+        assert!(wrong.candidates.is_empty());
+        assert!(wrong.refused[0].why.contains("qnn has no option `vtcm`"), "{wrong:?}");
     }
 
     #[test]

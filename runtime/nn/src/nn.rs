@@ -342,6 +342,7 @@ impl Inner {
             threads: wanted.clamp(1, cpus),
             min_device_share: spec.min_device_share,
             cache: self.settings.cache.clone(),
+            provider: candidate.options.clone(),
         };
         let backend = self.backend(candidate.backend);
         let graph = backend

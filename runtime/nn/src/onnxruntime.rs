@@ -5,6 +5,7 @@
 //! their own and loaded when a graph may run on what they serve. A graph is one ONNX
 //! Runtime session, on which any number of threads run at once without a lock.
 
+mod engines;
 mod facts;
 mod find;
 mod graph;
@@ -111,7 +112,7 @@ impl Backend for OnnxRuntime {
         let (session, share) = if device.kind == DeviceKind::Cpu {
             (open::open(&library, source, options)?, 1.0)
         } else {
-            open::open_on(&library, source, device, options)?
+            engines::open_on(&library, source, device, options)?
         };
         let device = DeviceUse {
             backend: NAME.to_owned(),

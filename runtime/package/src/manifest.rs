@@ -1,5 +1,6 @@
 //! The parsed `wick.toml`: what a package is and what it asks for.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -53,13 +54,16 @@ pub struct GraphSpec {
     pub variants: Vec<Variant>,
 }
 
-/// Other bytes for one kind of device.
+/// Other bytes for one kind of device, or other options.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
     pub device: DeviceKind,
     /// Only for devices of this vendor, in the backend's spelling, lower case.
     pub vendor: Option<String>,
+    /// The graph's own where none is written.
     pub path: RelPath,
+    /// What a provider is told, by its name and the option's. Which there are is the provider's to know.
+    pub options: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Kind of hardware.

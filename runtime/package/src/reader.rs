@@ -195,6 +195,19 @@ impl<'a> Reader<'a> {
         Some(Reader::new(found.value, found.at, what, keys, self.mistakes))
     }
 
+    /// What a table below this one has, where the keys are the author's.
+    pub(crate) fn entries(
+        &self,
+        key: &str,
+        example: &str,
+    ) -> impl Iterator<Item = (&'a str, At<&'a DeValue<'a>>)> + use<'a> {
+        let want = format!("a table, for instance `{example}`");
+        let found = self.typed(key, &want, DeValue::as_table);
+        found.into_iter().flat_map(|found| found.value).map(|(key, value)| {
+            (&**key.get_ref(), At { at: value.span().start, value: value.get_ref() })
+        })
+    }
+
     /// The tables of an array below this one, in order.
     pub(crate) fn tables(
         &self,

@@ -121,6 +121,29 @@ fn what_is_not_written_has_defaults() {
 }
 
 #[test]
+fn a_variant_may_have_options_and_the_graphs_own_bytes() {
+    let variant = |options: &str| {
+        format!("{GRAPH}devices = [\"gpu\"]\n[[graph.variant]]\ndevice = \"gpu\"\n{options}\n")
+    };
+    let text =
+        "options = { cuda = { use_tf32 = true, gpu_mem_limit = 1_000 }, webgpu = { a = \"b\" } }";
+    let manifest = good(&format!("{HEAD}{}", variant(text)));
+    let read = &manifest.graphs[0].variants[0];
+    assert_eq!(read.path, manifest.graphs[0].path);
+    let cuda = &read.options["cuda"];
+    assert_eq!((cuda["use_tf32"].as_str(), cuda["gpu_mem_limit"].as_str()), ("1", "1000"));
+    assert_eq!(read.options["webgpu"]["a"], "b");
+    assert_eq!(
+        mistakes(&variant("")),
+        ["8:1: `path` is missing in [[graph.variant]]: write `path = \"model.npu.onnx\"`"]
+    );
+    let wrong = mistakes(&variant("options = { cuda = 1, qnn = { a = 1.5 } }"));
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].contains("`cuda` in `options` is no table"), "{wrong:?}");
+    assert!(wrong[1].contains("option `a` must be true, false, a whole number"), "{wrong:?}");
+}
+
+#[test]
 fn numbers_may_be_whole_and_in_any_base() {
     let text = format!("{HEAD}{GRAPH}min_device_share = 1\nthreads = 0x10\n");
     assert_eq!(good(&text).graphs[0].threads.unwrap().get(), 16);
@@ -261,7 +284,7 @@ proptest! {
     }
 }
 
-const TOKENS: [&str; 40] = [
+const TOKENS: [&str; 41] = [
     "[package]\n",
     "name = ",
     "version = ",
@@ -285,6 +308,7 @@ const TOKENS: [&str; 40] = [
     "[[graph.variant]]\n",
     "device = ",
     "\"npu\"\n",
+    "options = { qnn = { vtcm_mb = 8 } }\n",
     "[[input]]\n",
     "shape = ",
     "[-1]\n",

@@ -19,6 +19,9 @@ use crate::traffic::{Counts, Traffic};
 /// Rows of a batch that are told apart: powers of two up to more than pays.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// Labels of where a graph runs.
+const IN_USE: &[&str] = &["model", "graph", "backend", "device", "provider"];
+
 /// Labels of what belongs to a version of a model.
 const MODEL: &[&str] = &["model", "version"];
 
@@ -36,6 +39,7 @@ pub struct Metrics {
     queue_us: IntCounterVec,
     compute_us: IntCounterVec,
     device: IntGaugeVec,
+    share: GaugeVec,
     cold_start: GaugeVec,
     instances: IntCounterVec,
     batch: HistogramVec,
@@ -85,6 +89,8 @@ impl Metrics {
             |name, labels, help| add(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?);
         let seconds =
             Opts::new("wick_cold_start_seconds", "Time of a model's last load, by its phases");
+        let share =
+            Opts::new("wick_device_share", "Part of a graph's nodes that run on its device");
         let rows = HistogramOpts::new("wick_batch_size", "Rows of the runs of batched graphs")
             .buckets(BATCH_BUCKETS.to_vec());
         Ok(Self {
@@ -123,9 +129,10 @@ impl Metrics {
             )?,
             device: gauge(
                 "wick_device_in_use",
-                &["model", "graph", "backend", "device"],
-                "1 for the backend and device that a graph runs on",
+                IN_USE,
+                "1 for the backend, kind of device and provider that a graph runs on",
             )?,
+            share: add(&registry, GaugeVec::new(share, &["model", "graph"])?)?,
             cold_start: add(&registry, GaugeVec::new(seconds, &["model", "phase"])?)?,
             instances: counter(
                 "wick_instance_starts",
@@ -174,14 +181,18 @@ impl Metrics {
         let labels = |graph: &GraphStatus| {
             let in_use = &graph.device;
             let device = in_use.device.kind.as_str().to_owned();
-            [model.to_owned(), graph.name.clone(), in_use.backend.clone(), device]
+            let provider = in_use.device.provider.clone();
+            [model.to_owned(), graph.name.clone(), in_use.backend.clone(), device, provider]
         };
         for graph in old {
-            // It is absent if the metrics were made after the old graphs.
+            // They are absent if the metrics were made after the old graphs.
             let _ = self.device.remove_label_values(&labels(graph));
+            let _ = self.share.remove_label_values(&[model, &graph.name]);
         }
         for graph in new {
             self.device.with_label_values(&labels(graph)).set(1);
+            let share = f64::from(graph.device.share);
+            self.share.with_label_values(&[model, &graph.name]).set(share);
         }
     }
 

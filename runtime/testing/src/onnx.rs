@@ -10,7 +10,7 @@ use prost::Message as _;
 use tract_onnx::pb::{GraphProto, TensorProto};
 use wick_package::Datatype;
 
-pub use nets::{conv_net, dense, resnet50_shaped};
+pub use nets::{conv_net, dense, quantised_net, resnet50_shaped};
 
 use self::builder::{Builder, attribute_graph, node, value_info};
 

@@ -10,10 +10,9 @@ use ort::ErrorCode;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::facts::Assignment;
 use super::library::Library;
-use super::{CPU_PROVIDER, NAME, plugins};
-use crate::backend::{Device, GraphOptions, GraphSource, SourceBytes};
+use super::{CPU_PROVIDER, NAME};
+use crate::backend::{GraphOptions, GraphSource, SourceBytes};
 use crate::cache::{GraphCache, Key};
 use crate::error::LoadError;
 use crate::skeleton::Skeleton;
@@ -34,12 +33,9 @@ const MIN_EXTERNAL_BYTES: &str = "1024";
 /// them, and a large machine has a megabyte of it.
 const CPUINFO_BYTES: u64 = 16 << 10;
 
-/// Part of what ONNX Runtime says when it was told to leave nothing to the CPU.
-const FALLBACK_REFUSED: &str = "fallback to CPU EP has been explicitly disabled";
-
 /// Why no saved graph was made.
 #[derive(Debug, thiserror::Error)]
-enum SaveError {
+pub(super) enum SaveError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -67,39 +63,6 @@ pub(super) fn open(
             open_plain(library, source, options, None)
         }
     }
-}
-
-/// Load a model onto a device that is no CPU, and say which part of it runs there. What a
-/// device has made of a graph is not kept.
-pub(super) fn open_on(
-    library: &Library,
-    source: &GraphSource,
-    device: &Device,
-    options: &GraphOptions,
-) -> Result<(Session, f32), LoadError> {
-    let failed = |error: ort::Error| LoadError::DeviceFailed {
-        graph: source.name.to_string(),
-        device: device.to_string(),
-        detail: error.message().trim().to_owned(),
-    };
-    let bytes = source.read()?;
-    let skeleton = Skeleton::of(&bytes).map_err(|detail| source.invalid(NAME, detail))?;
-    skeleton.check_weights(source)?;
-    let open = |whole: bool| {
-        let builder = device_builder(library, device, options)?;
-        let mut builder = if whole { builder.with_disable_cpu_fallback()? } else { builder };
-        commit(&mut builder, source, &bytes, &skeleton)
-    };
-    // ONNX Runtime itself refuses to leave a node to the CPU where all must be on the device.
-    // What it refuses is loaded once more, to say how much the device would have got.
-    let session = match open(options.min_device_share >= 1.0) {
-        Err(error) if error.message().contains(FALLBACK_REFUSED) => open(false),
-        opened => opened,
-    };
-    let session = session.map_err(failed)?;
-    let assignment = Assignment::of(&session, &device.provider).map_err(failed)?;
-    tracing::debug!(graph = source.name.as_str(), %device, ?assignment, "nodes are assigned");
-    Ok((session, assignment.share()))
 }
 
 fn open_cached(
@@ -196,7 +159,7 @@ fn open_plain(
     })
 }
 
-fn commit(
+pub(super) fn commit(
     builder: &mut SessionBuilder,
     source: &GraphSource,
     bytes: &[u8],
@@ -212,27 +175,6 @@ fn commit(
         }
         _ => builder.commit_from_memory(bytes),
     }
-}
-
-fn device_builder(
-    library: &Library,
-    device: &Device,
-    options: &GraphOptions,
-) -> ort::Result<SessionBuilder> {
-    let picked = plugins::pick(library, device)
-        .ok_or_else(|| ort::Error::new("the device is not there any more"))?;
-    let provider = &device.provider;
-    let own = plugins::row(provider).map_or(&[][..], |row| row.options);
-    let own: Vec<_> =
-        own.iter().map(|(key, value)| (format!("{provider}.{key}"), (*value).to_owned())).collect();
-    let builder = Session::builder(&library.environment)?
-        .with_devices([picked], Some(&own))?
-        .with_config_entry("session.record_ep_graph_assignment_info", "1")?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(options.threads)?
-        .with_inter_threads(1)?
-        .with_intra_op_spinning(false)?;
-    Ok(builder)
 }
 
 fn builder(library: &Library, options: &GraphOptions) -> ort::Result<SessionBuilder> {

@@ -65,6 +65,11 @@ pub(super) fn row(registered: &str) -> Option<&'static Provider> {
     PROVIDERS.into_iter().find(|provider| provider.registered == registered)
 }
 
+/// The version that a device's provider gives of itself.
+pub(super) fn version(library: &Library, device: &Device) -> Option<String> {
+    facts::provider_metadata(&pick(library, device)?, c"version")
+}
+
 fn serving(kinds: &[DeviceKind]) -> impl Iterator<Item = &'static Provider> {
     let serves = |provider: &&Provider| provider.kinds.iter().any(|kind| kinds.contains(kind));
     PROVIDERS.into_iter().filter(serves)

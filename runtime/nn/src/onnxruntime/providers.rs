@@ -3,11 +3,14 @@
 
 mod cuda;
 mod openvino;
+pub mod options;
 mod qnn;
 mod tensorrt_rtx;
 mod webgpu;
 
 use wick_package::DeviceKind;
+
+pub use options::{Known, check};
 
 /// Every provider, best first for a device that several can use.
 pub const PROVIDERS: [&Provider; 5] = [
@@ -36,8 +39,12 @@ pub struct Provider {
     pub only_with: Option<&'static str>,
     /// A variable that lets it pose as its first kind on a CPU, for tests.
     pub on_cpu: Option<&'static str>,
-    /// What it is told for each session.
+    /// What it is told for each session, unless a package says otherwise.
     pub options: &'static [(&'static str, &'static str)],
+    /// What packages may tell it.
+    pub takes: &'static [Known],
+    /// Whether it makes engines of graphs, which are kept.
+    pub compiles: bool,
     /// Package and version at PyPI.
     pub package: &'static str,
     pub version: &'static str,

@@ -97,8 +97,12 @@ fn a_device_that_is_not_listed_is_never_used() {
 
 #[test]
 fn a_device_gets_the_bytes_that_are_meant_for_it() {
-    let variant =
-        Variant { device: DeviceKind::Cpu, vendor: None, path: "cpu.onnx".parse().unwrap() };
+    let variant = Variant {
+        device: DeviceKind::Cpu,
+        vendor: None,
+        path: "cpu.onnx".parse().unwrap(),
+        options: std::collections::BTreeMap::new(),
+    };
     let spec = GraphSpec { variants: vec![variant], ..spec() };
     let asked = parking_lot::Mutex::new(Vec::new());
     let graph = block_on(nn(Which::Tract).load(&spec, &|path| {

@@ -1,14 +1,17 @@
 //! `[[graph]]` and `[[graph.variant]]`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::path;
 use crate::manifest::{Batch, DeviceKind, GraphSpec, Variant};
-use crate::names::GraphName;
-use crate::reader::{At, Reader};
+
+use crate::names::{GraphName, RelPath};
+use crate::reader::{At, Reader, to_u64};
 use crate::spelling;
 
 /// Rows of a joined request. One row is no batch; beyond the top no device gains.
@@ -32,6 +35,10 @@ const GRAPH: &str = "[[graph]]";
 const GRAPH_KEYS: [&str; 8] =
     ["name", "path", "devices", "min_device_share", "batch", "threads", "backend", "variant"];
 const VARIANT: &str = "[[graph.variant]]";
+const OPTIONS: &str = "options = { qnn = { htp_performance_mode = \"burst\" } }";
+
+/// Longest value of an option.
+const MAX_OPTION: usize = 1024;
 
 /// All graphs that are right; what is wrong is reported.
 pub(super) fn graphs(root: &Reader<'_>) -> Vec<GraphSpec> {
@@ -81,7 +88,7 @@ fn graph(reader: &Reader<'_>, name: Option<GraphName>) -> Option<GraphSpec> {
     let batch = batch(reader);
     let threads = reader.integer("threads", THREADS).and_then(NonZeroU32::new);
     let backend = reader.parsed("backend").map(|backend| backend.value);
-    let variants = variants(reader, devices.as_deref());
+    let variants = variants(reader, devices.as_deref(), path.as_ref());
     Some(GraphSpec {
         name: name?,
         path: path?,
@@ -147,12 +154,16 @@ fn batch(reader: &Reader<'_>) -> Option<Batch> {
     Some(Batch { max: max?, delay })
 }
 
-fn variants(reader: &Reader<'_>, permitted: Option<&[DeviceKind]>) -> Vec<Variant> {
-    let readers = reader.tables("variant", VARIANT, &["device", "vendor", "path"]);
+fn variants(
+    reader: &Reader<'_>,
+    permitted: Option<&[DeviceKind]>,
+    own: Option<&RelPath>,
+) -> Vec<Variant> {
+    let readers = reader.tables("variant", VARIANT, &["device", "vendor", "path", "options"]);
     let mut seen = BTreeSet::new();
     let mut variants = Vec::with_capacity(readers.len());
     for reader in &readers {
-        let Some(variant) = variant(reader, permitted) else { continue };
+        let Some(variant) = variant(reader, permitted, own) else { continue };
         if !seen.insert((variant.device.as_str(), variant.vendor.clone())) {
             let message = format!(
                 "there are two variants for device `{}` and the same vendor: keep one",
@@ -165,9 +176,15 @@ fn variants(reader: &Reader<'_>, permitted: Option<&[DeviceKind]>) -> Vec<Varian
     variants
 }
 
-fn variant(reader: &Reader<'_>, permitted: Option<&[DeviceKind]>) -> Option<Variant> {
+fn variant(
+    reader: &Reader<'_>,
+    permitted: Option<&[DeviceKind]>,
+    own: Option<&RelPath>,
+) -> Option<Variant> {
     reader.require("device", "device = \"npu\"");
-    reader.require("path", "path = \"model.npu.onnx\"");
+    if !reader.has("options") {
+        reader.require("path", "path = \"model.npu.onnx\"");
+    }
     let text = reader.text("device");
     let device = text.and_then(|text| device(reader, text));
     if let (Some(text), Some(device), Some(permitted)) = (text, device, permitted)
@@ -180,8 +197,41 @@ fn variant(reader: &Reader<'_>, permitted: Option<&[DeviceKind]>) -> Option<Vari
         reader.mistake(text.at, message);
     }
     let vendor = vendor(reader);
-    let path = path(reader, "path");
-    Some(Variant { device: device?, vendor, path: path? })
+    let path = if reader.has("path") { path(reader, "path") } else { own.cloned() };
+    let options = options(reader);
+    Some(Variant { device: device?, vendor, path: path?, options })
+}
+
+/// `options = { cuda = { gpu_mem_limit = 1073741824 } }`: what each provider is told, as the text that it reads.
+fn options(reader: &Reader<'_>) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut options = BTreeMap::new();
+    for (provider, table) in reader.entries("options", OPTIONS) {
+        let Some(table) = table.value.as_table() else {
+            let what = format!("`{provider}` in `options` is no table: write `{OPTIONS}`");
+            reader.mistake(table.at, what);
+            continue;
+        };
+        let mut told = BTreeMap::new();
+        for (name, value) in table {
+            let text = match value.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                DeValue::Integer(number) => to_u64(number).map(|number| number.to_string()),
+                DeValue::Boolean(on) => Some(if *on { "1" } else { "0" }.to_owned()),
+                _ => None,
+            };
+            let Some(text) = text.filter(|text| text.len() <= MAX_OPTION) else {
+                let what = format!(
+                    "option `{}` must be true, false, a whole number, or a string of at most {MAX_OPTION} bytes",
+                    name.get_ref()
+                );
+                reader.mistake(value.span().start, what);
+                continue;
+            };
+            told.insert(name.get_ref().to_string(), text);
+        }
+        options.insert(provider.to_owned(), told);
+    }
+    options
 }
 
 fn vendor(reader: &Reader<'_>) -> Option<String> {

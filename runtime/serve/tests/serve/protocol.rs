@@ -275,7 +275,9 @@ async fn metrics_have_tritons_names_and_count_what_happened() {
         format!("nv_inference_pending_request_count{labels} 0"),
         r#"nv_inference_request_failure{model="m",reason="OTHER",version="1.0.0"} 1"#.to_owned(),
         r#"nv_inference_request_failure{model="m",reason="BACKEND",version="1.0.0"} 0"#.to_owned(),
-        r#"wick_device_in_use{backend="tract",device="cpu",graph="g",model="m"} 1"#.to_owned(),
+        r#"wick_device_in_use{backend="tract",device="cpu",graph="g",model="m",provider="tract"} 1"#
+            .to_owned(),
+        r#"wick_device_share{graph="g",model="m"} 1"#.to_owned(),
         r#"wick_cold_start_seconds{model="m",phase="total"}"#.to_owned(),
         format!("wick_instance_starts{labels} 0"),
     ] {

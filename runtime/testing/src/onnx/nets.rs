@@ -61,6 +61,44 @@ pub fn conv_net() -> Vec<u8> {
     model.build()
 }
 
+/// `layers` quantised convolutions of `channels` by `channels`, 3 by 3, in QDQ form: FP32 of
+/// `[1, channels, side, side]` in and out, UINT8 between. What it answers means nothing; compilers of NPUs have
+/// seconds of work with it.
+pub fn quantised_net(layers: usize, channels: i64, side: i64) -> Vec<u8> {
+    let mut model = Builder::new();
+    let shape = [1, channels, side, side];
+    model.input("x", Datatype::Fp32, &shape);
+    model.floats("scale", &[], &[0.02]);
+    model.tensor("zero", Datatype::Uint8, &[], vec![128]);
+    model.floats("weight_scale", &[], &[0.01]);
+    model.tensor("weight_zero", Datatype::Int8, &[], vec![0]);
+    let quantised = |model: &mut Builder, from: &str, to: &str| {
+        let between = format!("{to}_q");
+        model.node("QuantizeLinear", &[from, "scale", "zero"], &between, vec![]);
+        model.node("DequantizeLinear", &[&between, "scale", "zero"], to, vec![]);
+    };
+    quantised(&mut model, "x", "in");
+    let mut from = "in".to_owned();
+    for layer in 0..layers {
+        let (stored, weights) = (format!("w{layer}"), format!("w{layer}_d"));
+        let count = channels * channels * 9;
+        // Any numbers will do, but each layer has others.
+        let data = (0..count).map(|at| ((at * 37 + layer as i64 * 11) % 251) as u8).collect();
+        model.tensor(&stored, Datatype::Int8, &[channels, channels, 3, 3], data);
+        let scaled = [stored.as_str(), "weight_scale", "weight_zero"];
+        model.node("DequantizeLinear", &scaled, &weights, vec![]);
+        let attributes =
+            vec![attribute_ints("kernel_shape", &[3, 3]), attribute_ints("pads", &[1; 4])];
+        let (sum, relu) = (format!("c{layer}"), format!("r{layer}"));
+        model.node("Conv", &[&from, &weights], &sum, attributes);
+        model.node("Relu", &[&sum], &relu, vec![]);
+        from = if layer + 1 == layers { "y".to_owned() } else { format!("d{layer}") };
+        quantised(&mut model, &relu, &from);
+    }
+    model.output("y", Datatype::Fp32, &shape);
+    model.build()
+}
+
 /// A network of ResNet-50's shape and size, 102 MB: convolution, batch
 /// normalisation, ReLU and residual additions. `x` is `[1, 3, 224, 224]`, `y` is
 /// `[1, 1000]`.

@@ -260,6 +260,7 @@ fn graph_json(graph: &GraphSpec) -> Value {
         })),
         "variants": graph.variants.iter().map(|variant| json!({
             "device": variant.device, "vendor": variant.vendor, "path": variant.path,
+            "options": variant.options,
         })).collect::<Vec<_>>(),
     })
 }

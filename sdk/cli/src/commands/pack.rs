@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use wick_nn::providers;
 use wick_package::pack::{self, Options, Packed};
 use wick_package::{ImageRef, Package};
 
+use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::host;
 use crate::output::{self, Format};
@@ -43,6 +45,10 @@ enum Kind {
 pub fn run(args: &PackArgs, format: Format) -> Outcome {
     let package = host::open(&args.package)?;
     weights::check_packable(&package)?;
+    for graph in &package.manifest().graphs {
+        providers::check(graph)
+            .map_err(|why| Failure::new(Exit::BadData, "provider-option", why))?;
+    }
     let (out, kind) = destination(args, &package);
     if args.dry_run {
         plan(args, &package, &out, format);

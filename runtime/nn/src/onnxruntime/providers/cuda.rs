@@ -6,6 +6,7 @@
 
 use wick_package::DeviceKind;
 
+use super::options::{flag, number, one_of};
 use super::{PYTHON_3_11, Provider, Wheel};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -19,6 +20,17 @@ pub(super) const PROVIDER: Provider = Provider {
     // With TF32, which it takes by itself, a text recogniser's answers were 0.014 of the largest
     // value away from the CPU's on an H100; without, 0.000024.
     options: &[("use_tf32", "0")],
+    // As ONNX Runtime 1.31 reads them.
+    takes: &[
+        flag("use_tf32"),
+        flag("prefer_nhwc"),
+        flag("cudnn_conv_use_max_workspace"),
+        flag("enable_skip_layer_norm_strict_mode"),
+        number("gpu_mem_limit", u64::MAX),
+        one_of("arena_extend_strategy", &["kNextPowerOfTwo", "kSameAsRequested"]),
+        one_of("cudnn_conv_algo_search", &["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]),
+    ],
+    compiles: false,
     package: "onnxruntime-gpu",
     version: "1.31.1",
     wheels: &[Wheel {

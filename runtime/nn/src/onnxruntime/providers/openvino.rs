@@ -2,6 +2,7 @@
 
 use wick_package::DeviceKind;
 
+use super::options::{flag, number, one_of};
 use super::{ANY_PYTHON, Provider, Wheel};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -13,6 +14,15 @@ pub(super) const PROVIDER: Provider = Provider {
     only_with: None,
     on_cpu: None,
     options: &[],
+    takes: &[
+        one_of("precision", &["FP32", "FP16", "ACCURACY"]),
+        one_of("model_priority", &["LOW", "MEDIUM", "HIGH", "DEFAULT"]),
+        number("num_of_threads", 1024),
+        number("num_streams", 8),
+        flag("enable_opencl_throttling"),
+        flag("disable_dynamic_shapes"),
+    ],
+    compiles: true,
     package: "onnxruntime-ep-openvino",
     version: "1.8.1",
     wheels: &[Wheel {

@@ -3,6 +3,7 @@
 
 use wick_package::DeviceKind;
 
+use super::options::{flag, number, one_of};
 use super::{PYTHON_3_11, Provider, Wheel};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -14,6 +15,29 @@ pub(super) const PROVIDER: Provider = Provider {
     only_with: None,
     on_cpu: Some("WICK_QNN_EMULATOR"),
     options: &[("backend_type", "htp")],
+    takes: &[
+        one_of(
+            "htp_performance_mode",
+            &[
+                "default",
+                "burst",
+                "balanced",
+                "high_performance",
+                "high_power_saver",
+                "low_balanced",
+                "low_power_saver",
+                "power_saver",
+                "extreme_power_saver",
+                "sustained_high_performance",
+            ],
+        ),
+        one_of("htp_graph_finalization_optimization_mode", &["0", "1", "2", "3"]),
+        one_of("qnn_context_priority", &["low", "normal", "normal_high", "high"]),
+        number("vtcm_mb", 64),
+        flag("enable_htp_fp16_precision"),
+        flag("offload_graph_io_quantization"),
+    ],
+    compiles: true,
     package: "onnxruntime-qnn",
     version: "2.7.0",
     wheels: &[Wheel {

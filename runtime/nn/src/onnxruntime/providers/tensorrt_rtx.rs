@@ -2,6 +2,7 @@
 
 use wick_package::DeviceKind;
 
+use super::options::{flag, number, shapes};
 use super::{ANY_PYTHON, Provider, Wheel};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -13,6 +14,16 @@ pub(super) const PROVIDER: Provider = Provider {
     only_with: None,
     on_cpu: None,
     options: &[],
+    takes: &[
+        number("nv_max_workspace_size", u64::MAX),
+        number("nv_max_shared_mem_size", u64::MAX),
+        flag("enable_cuda_graph"),
+        flag("nv_multi_profile_enable"),
+        shapes("nv_profile_min_shapes"),
+        shapes("nv_profile_max_shapes"),
+        shapes("nv_profile_opt_shapes"),
+    ],
+    compiles: true,
     package: "onnxruntime-ep-nv-tensorrt-rtx-cu13",
     version: "0.5.0",
     wheels: &[Wheel {

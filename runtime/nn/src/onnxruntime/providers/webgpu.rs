@@ -2,6 +2,7 @@
 
 use wick_package::DeviceKind;
 
+use super::options::{flag, one_of};
 use super::{ANY_PYTHON, Provider, Wheel};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -13,6 +14,13 @@ pub(super) const PROVIDER: Provider = Provider {
     only_with: None,
     on_cpu: Some("ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"),
     options: &[],
+    takes: &[
+        one_of("preferredLayout", &["NCHW", "NHWC"]),
+        flag("enableGraphCapture"),
+        one_of("storageBufferCacheMode", &["disabled", "lazyRelease", "simple", "bucket"]),
+        one_of("validationMode", &["disabled", "wgpuOnly", "basic", "full"]),
+    ],
+    compiles: false,
     package: "onnxruntime-ep-webgpu",
     version: "0.4.0",
     wheels: &[Wheel {
