@@ -67,11 +67,15 @@ impl Waiting {
     }
 }
 
-/// A Model that no node takes: whoever calls it waits.
+/// A Model that no node takes, since none has its device: whoever calls it waits, and the Model says why.
 fn unplaced(stage: &Stage) -> anyhow::Result<SocketAddr> {
-    let nowhere = json!({"scheduling": {"nodeSelector": {"wick.dev/test": "nowhere"}}});
+    let nowhere = json!({"resources": {"limits": {"wick.test/none": 1}}});
     stage.apply(&stage.image("9.5.0")?, &nowhere)?;
     stage.until("Ready", "Starting")?;
+    let model = stage.until("Degraded", "Unschedulable")?;
+    let conditions = model["status"]["conditions"].as_array().into_iter().flatten();
+    let mut messages = conditions.filter_map(|one| one["message"].as_str());
+    ensure!(messages.any(|text| text.contains("Insufficient wick.test/none")), "{model}");
     stage.address()
 }
 

@@ -52,7 +52,8 @@ pub fn run(house: &House) -> anyhow::Result<Counts> {
     checks.refused_share()?;
     checks.missing_device()?;
     checks.told_options()?;
-    passed += 5;
+    checks.virtual_device()?;
+    passed += 6;
     if Path::new("/proc/driver/nvidia/version").exists() {
         passed += checks.nvidia()?;
     } else {
@@ -138,6 +139,28 @@ impl Checks<'_> {
         println!(
             "qnn: an engine is kept, made anew when damaged, and another one for other options"
         );
+        Ok(())
+    }
+
+    /// A GPU that is listed and can't run anything is refused with its reason, and the next kind is taken where the
+    /// package permits one.
+    fn virtual_device(&self) -> anyhow::Result<()> {
+        let [model, ..] = &MODELS;
+        let only = self.write("only", &self.model(model), "gpu", "1.0")?;
+        let either = self.write("or-cpu", &self.model(model), "gpu\", \"cpu", "1.0")?;
+        let explain = |package: &Path| {
+            let mut wick = self.wick();
+            wick.env("WICK_VIRTUAL_DEVICES", "webgpu");
+            wick.args(["run", "--explain"]).arg(package).output()
+        };
+        let refused = explain(&only)?;
+        let text = String::from_utf8_lossy(&refused.stdout);
+        ensure!(refused.status.code() == Some(69), "{}: {text}", refused.status);
+        let why = "cannot be loaded on gpu by WebGpuExecutionProvider";
+        ensure!(text.contains(why), "nothing says why: {text}");
+        let text = String::from_utf8_lossy(&explain(&either)?.stdout).into_owned();
+        ensure!(text.contains("runs on cpu") && text.contains(why), "{text}");
+        println!("webgpu: a GPU that is not there is listed, chosen and refused: {}", text.trim());
         Ok(())
     }
 

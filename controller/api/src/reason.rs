@@ -40,6 +40,7 @@ pub enum Reason {
     UpdateUnsigned,
     EndpointsNotWritten,
     NoMetrics,
+    Unschedulable,
 }
 
 /// One line of the table.
@@ -62,7 +63,7 @@ const fn line(
 }
 
 /// In the order of `Reason`, which a test checks.
-static TABLE: [Line; 23] = [
+static TABLE: [Line; 24] = [
     line(Reason::Serving, "Serving", Ready, True, "pods are ready"),
     line(Reason::Cold, "Cold", Ready, True, "no pod runs; the next request starts one"),
     line(Reason::Starting, "Starting", Ready, False, "the first pod is starting"),
@@ -157,6 +158,13 @@ static TABLE: [Line; 23] = [
         Degraded,
         True,
         "nobody says how many requests there are, so the number of pods stays",
+    ),
+    line(
+        Reason::Unschedulable,
+        "Unschedulable",
+        Degraded,
+        True,
+        "no node has what a pod asks for, such as a device",
     ),
 ];
 

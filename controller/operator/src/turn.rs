@@ -69,6 +69,8 @@ pub struct Pod {
     pub revision: RevisionName,
     /// Whether it takes requests: ready, and not about to go.
     pub ready: bool,
+    /// Why no node takes it, as the scheduler says.
+    pub unplaced: Option<String>,
     pub endpoint: PodEndpoint,
 }
 

@@ -1,11 +1,12 @@
 //! A loaded package that answers requests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use wick_nn::{DeviceUse, GraphHandle};
-use wick_package::{Limits, Manifest, TensorSpec};
+use wick_package::{DeviceKind, Limits, Manifest, TensorSpec};
 
 use crate::check;
 use crate::engine::Engine;
@@ -142,6 +143,26 @@ impl Model {
     /// Bytes of the model files that its graphs are made of.
     pub fn weights_len(&self) -> u64 {
         self.inner.guest.graphs.iter().map(GraphHandle::file_len).sum()
+    }
+
+    /// Bytes of the model files of its graphs on each device beside the processor, by the device's
+    /// [place](wick_nn::Device::place).
+    pub fn on_devices(&self) -> BTreeMap<String, u64> {
+        let mut devices = BTreeMap::new();
+        for graph in &self.inner.guest.graphs {
+            let device = &graph.device().device;
+            if device.kind != DeviceKind::Cpu {
+                *devices.entry(device.place()).or_default() += graph.file_len();
+            }
+        }
+        devices
+    }
+
+    /// The most inferences that have failed in a row of a graph on a device beside the processor.
+    pub fn failures_on_devices(&self) -> u32 {
+        let graphs = self.inner.guest.graphs.iter();
+        let on_device = graphs.filter(|graph| graph.device().device.kind != DeviceKind::Cpu);
+        on_device.map(GraphHandle::failures_in_a_row).max().unwrap_or(0)
     }
 
     /// Give back what takes most memory: graphs, sessions, and instances that wait to be

@@ -168,6 +168,16 @@ impl Device {
     }
 }
 
+impl Device {
+    /// The hardware, whichever provider uses it: where it is on the bus, or else what its provider calls it.
+    pub fn place(&self) -> String {
+        match &self.pci {
+            Some(pci) => format!("{} at {pci}", self.kind),
+            None => format!("{} {} of {}", self.kind, self.ordinal, self.provider),
+        }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} by {}", self.kind, self.provider)?;

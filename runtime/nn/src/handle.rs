@@ -1,6 +1,7 @@
 //! What callers hold of a graph: loaded, or at rest until it is woken.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -37,6 +38,8 @@ struct Inner {
     recipe: Option<Recipe>,
     /// None while the graph rests.
     loaded: RwLock<Option<Loaded>>,
+    /// Inferences that failed in the backend since one succeeded.
+    failures: AtomicU32,
 }
 
 /// What takes memory.
@@ -50,9 +53,13 @@ pub(crate) struct Loaded {
 /// early, it gives up the one and stops the other.
 struct Ticket {
     cancel: Cancel,
-    /// Taken by the thread that runs it.
-    inputs: Arc<Mutex<Option<Vec<Tensor>>>>,
+    /// Taken by the thread that runs it. A job whose turn never comes, since the device hangs, keeps neither its
+    /// inputs nor the graph.
+    job: Arc<Mutex<Option<Job>>>,
 }
+
+/// An inference that waits for its turn: its inputs, and what runs it.
+type Job = (Vec<Tensor>, Arc<Runner>);
 
 // === impl GraphHandle ===
 
@@ -74,6 +81,7 @@ impl GraphHandle {
             compute,
             recipe,
             loaded: RwLock::new(Some(loaded)),
+            failures: AtomicU32::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -134,8 +142,14 @@ impl GraphHandle {
             backend: self.device().backend.clone(),
             detail: error.to_string(),
         })??;
+        self.inner.failures.store(0, Ordering::Relaxed);
         *self.inner.loaded.write() = Some(loaded);
         Ok(())
+    }
+
+    /// How many inferences have failed in the backend since it was loaded or one succeeded.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.inner.failures.load(Ordering::Relaxed)
     }
 
     /// Whether its file is still the one that it was loaded from.
@@ -166,6 +180,14 @@ impl GraphHandle {
         if !matches!(result, Err(InferError::Cancelled)) {
             self.inner.counters.answered(result.is_ok());
         }
+        match &result {
+            Ok(_) => self.inner.failures.store(0, Ordering::Relaxed),
+            Err(InferError::Backend { .. }) => {
+                self.inner.failures.fetch_add(1, Ordering::Relaxed);
+            }
+            // It says nothing of the backend.
+            Err(_) => {}
+        }
         let names = self.outputs().iter().map(|spec| spec.name.clone());
         result.map(|outputs| names.zip(outputs).collect())
     }
@@ -176,13 +198,14 @@ impl GraphHandle {
         runner: Arc<Runner>,
         inputs: Vec<Tensor>,
     ) -> Result<Vec<Tensor>, InferError> {
-        let ticket =
-            Ticket { cancel: Cancel::default(), inputs: Arc::new(Mutex::new(Some(inputs))) };
+        let failed = Arc::clone(&runner);
+        let job = Arc::new(Mutex::new(Some((inputs, runner))));
+        let ticket = Ticket { cancel: Cancel::default(), job };
         let (answer, answered) = oneshot::channel();
-        let (cancel, failed) = (ticket.cancel.clone(), Arc::clone(&runner));
-        let (place, queued) = (Arc::clone(&ticket.inputs), Instant::now());
+        let (cancel, place, queued) =
+            (ticket.cancel.clone(), Arc::clone(&ticket.job), Instant::now());
         let job = move || {
-            let Some(inputs) = place.lock().take() else { return };
+            let Some((inputs, runner)) = place.lock().take() else { return };
             runner.counters.queued(queued.elapsed());
             let outcome = runner.run(&inputs, &cancel);
             // Whoever unloads the graph after the answer expects its memory back.
@@ -202,7 +225,7 @@ impl GraphHandle {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // After the answer both are without effect.
-        self.inputs.lock().take();
+        self.job.lock().take();
         self.cancel.cancel();
     }
 }

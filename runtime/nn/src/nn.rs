@@ -1,9 +1,11 @@
 //! The way in: find backends, choose a device, load graphs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::task;
 use wick_package::{DeviceKind, GraphSpec, RelPath};
 
@@ -22,6 +24,10 @@ use crate::runner::Runner;
 use crate::settings::NnSettings;
 use crate::stats::Counters;
 use crate::tract::{self, Tract};
+
+/// Inferences that a device has at once: one that computes, and one whose inputs are on their way. Others wait
+/// for this device, and keep nobody from another or from the processor.
+const DEVICE_RUNS: usize = 2;
 
 /// How to get ONNX Runtime.
 const INSTALL: &str = "run `wick backend install onnxruntime`";
@@ -75,6 +81,10 @@ struct Inner {
     compute: Arc<Compute>,
     onnxruntime: Option<Arc<OnnxRuntime>>,
     tract: Arc<Tract>,
+    /// Of whoever embeds wick, before its own.
+    others: Vec<Arc<dyn Backend>>,
+    /// Queues of devices beside the processor.
+    devices: Mutex<BTreeMap<String, Arc<Compute>>>,
 }
 
 // === impl Nn ===
@@ -102,7 +112,27 @@ impl Nn {
         let onnxruntime = path.map(|path| Arc::new(OnnxRuntime::at(path, folders.clone())));
         let compute = Arc::new(Compute::new(settings.cpus));
         let tract = Arc::new(Tract::default());
-        Ok(Self { inner: Arc::new(Inner { settings, compute, onnxruntime, tract }) })
+        let (others, devices) = (Vec::new(), Mutex::default());
+        let inner = Inner { settings, compute, onnxruntime, tract, others, devices };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same, with another backend that is asked before wick's own. What was loaded before does not
+    /// know of it.
+    #[must_use]
+    pub fn with_backend(&self, backend: Arc<dyn Backend>) -> Self {
+        let inner = &self.inner;
+        let others = inner.others.iter().cloned().chain([backend]).collect();
+        Self {
+            inner: Arc::new(Inner {
+                settings: inner.settings.clone(),
+                compute: Arc::clone(&inner.compute),
+                onnxruntime: inner.onnxruntime.clone(),
+                tract: Arc::clone(&inner.tract),
+                others,
+                devices: Mutex::default(),
+            }),
+        }
     }
 
     /// What was found, best first. Loads what isn't loaded yet, to know whether it
@@ -126,7 +156,8 @@ impl Nn {
             describe(&**backend, Some(backend.path().clone()), backend.library().err())
         });
         let tract = describe(&*self.inner.tract, None, None);
-        onnxruntime.into_iter().chain([tract]).collect()
+        let others = self.inner.others.iter().map(|backend| describe(&**backend, None, None));
+        others.chain(onnxruntime).chain([tract]).collect()
     }
 
     /// The hardware of this machine and which providers can use it, and what else they find;
@@ -244,7 +275,7 @@ impl Recipe {
             self.bytes.clone(),
             Arc::new(Counters::default()),
         )?;
-        let compute = Arc::clone(&self.nn.compute);
+        let compute = self.nn.queue_of(&self.candidate.device);
         // Bytes in memory would have to be kept, which is what resting is to spare.
         let again = matches!(self.bytes, SourceBytes::File { .. });
         Ok(GraphHandle::new(loaded, compute, again.then_some(self), passed_over))
@@ -276,14 +307,29 @@ fn stamp(bytes: &SourceBytes) -> Option<Stamp> {
 
 impl Inner {
     fn backend(&self, name: &str) -> &dyn Backend {
+        if let Some(other) = self.others.iter().find(|backend| backend.name() == name) {
+            return &**other;
+        }
         match &self.onnxruntime {
             Some(backend) if name == onnxruntime::NAME => &**backend,
             _ => &*self.tract,
         }
     }
 
+    /// Where inferences on a device wait for their turn.
+    fn queue_of(&self, device: &Device) -> Arc<Compute> {
+        if device.kind == DeviceKind::Cpu {
+            return Arc::clone(&self.compute);
+        }
+        let mut devices = self.devices.lock();
+        let queue =
+            devices.entry(device.place()).or_insert_with(|| Arc::new(Compute::new(DEVICE_RUNS)));
+        Arc::clone(queue)
+    }
+
     fn offers(&self, kinds: &[DeviceKind]) -> Vec<Offer> {
-        let names = self.onnxruntime.iter().map(|_| onnxruntime::NAME).chain([tract::NAME]);
+        let own = self.onnxruntime.iter().map(|_| onnxruntime::NAME).chain([tract::NAME]);
+        let names = self.others.iter().map(|backend| backend.name()).chain(own);
         let offer = |backend| Offer { backend, found: self.backend(backend).find(kinds) };
         names.map(offer).collect()
     }
@@ -357,10 +403,10 @@ impl Inner {
                 min: spec.min_device_share,
             });
         }
+        let on_cpu = candidate.device.kind == DeviceKind::Cpu;
+        let at_once = if on_cpu { cpus / options.threads } else { DEVICE_RUNS };
         let runner = Arc::new(Runner::new(spec.name.clone(), graph, counters));
-        let batcher = spec
-            .batch
-            .map(|batch| Batcher::new(Arc::clone(&runner), batch, cpus / options.threads));
+        let batcher = spec.batch.map(|batch| Batcher::new(Arc::clone(&runner), batch, at_once));
         Ok(Loaded { runner, batcher: batcher.transpose()?.map(Arc::new) })
     }
 

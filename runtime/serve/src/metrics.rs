@@ -40,6 +40,7 @@ pub struct Metrics {
     compute_us: IntCounterVec,
     device: IntGaugeVec,
     share: GaugeVec,
+    reloads: IntCounterVec,
     cold_start: GaugeVec,
     instances: IntCounterVec,
     batch: HistogramVec,
@@ -71,6 +72,8 @@ pub struct ModelMetrics {
     pub graphs: Mutex<GraphsSeen>,
     /// Milliseconds since 1970 of the last success, 0 for none.
     last_success: AtomicU64,
+    /// How often the model was loaded again onto a device that did not answer.
+    pub reloads: IntCounter,
     /// Of all models together.
     counts: Arc<Counts>,
 }
@@ -133,6 +136,11 @@ impl Metrics {
                 "1 for the backend, kind of device and provider that a graph runs on",
             )?,
             share: add(&registry, GaugeVec::new(share, &["model", "graph"])?)?,
+            reloads: counter(
+                "wick_device_reloads",
+                MODEL,
+                "Loads onto a device that had not answered",
+            )?,
             cold_start: add(&registry, GaugeVec::new(seconds, &["model", "phase"])?)?,
             instances: counter(
                 "wick_instance_starts",
@@ -167,6 +175,7 @@ impl Metrics {
             instances: self.instances.with_label_values(labels),
             graphs: Mutex::default(),
             last_success: AtomicU64::new(0),
+            reloads: self.reloads.with_label_values(labels),
             counts: Arc::clone(&self.counts),
         }
     }

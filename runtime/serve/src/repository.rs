@@ -19,6 +19,7 @@ mod find;
 mod idle;
 mod live;
 mod load;
+mod lost;
 mod opener;
 mod rest;
 mod room;
@@ -101,6 +102,8 @@ pub struct CycleSettings {
     pub idle_graph: Option<Duration>,
     /// Bytes that all loaded models together may have.
     pub max_loaded_memory: Option<u64>,
+    /// Bytes that all models together may have on one device beside the processor.
+    pub max_device_memory: Option<u64>,
     /// How this process gives memory that it has freed back to the system.
     pub give_back: Option<fn()>,
 }

@@ -74,9 +74,9 @@ pub enum Failure {
     Asleep { model: String, why: String },
     #[error(
         "model `{model}` is not in memory and needs {need} bytes; all models together may have \
-         {limit}, and others are at work: try again later"
+         {limit} by {by}, and others are at work: try again later"
     )]
-    NoRoom { model: String, need: u64, limit: u64 },
+    NoRoom { model: String, need: u64, limit: u64, by: &'static str },
     #[error("model `{model}` is not loaded: {why}")]
     NotLoaded { model: String, why: String },
     #[error("models are not loaded and unloaded by request: start the server with --model-control")]
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_the_one_in_the_design() {
+    fn every_failure_has_its_status_and_its_words() {
         let model = || "m".to_owned();
         let zero = Duration::ZERO;
         let table: [(Failure, &str); 20] = [
@@ -355,7 +355,7 @@ mod tests {
             ),
             (Failure::Asleep { model: model(), why: model() }, "503 Unavailable not-loaded retry"),
             (
-                Failure::NoRoom { model: model(), need: 2, limit: 1 },
+                Failure::NoRoom { model: model(), need: 2, limit: 1, by: "--max-loaded-memory" },
                 "503 Unavailable no-room retry",
             ),
             (Failure::Draining, "503 Unavailable draining retry"),

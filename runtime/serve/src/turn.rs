@@ -126,6 +126,10 @@ async fn enter(
             Woken::TooLate => return Err(Outside::Deadline),
         }
     }
+    if live.is_away() {
+        let why = "its device is lost, and it is not on it again yet".to_owned();
+        return Err(Outside::Failed(Failure::Asleep { model: live.name.clone(), why }));
+    }
     match &live.part {
         None => Ok(permit),
         // Whoever has come so far waits for others to compute, and not in a queue.

@@ -295,6 +295,7 @@ fn seen(pod: &Pod) -> Option<SeenPod> {
     Some(SeenPod {
         revision,
         ready: address.is_some() && takes_requests(pod),
+        unplaced: unplaced(pod),
         endpoint: PodEndpoint {
             address: address.unwrap_or(NOWHERE),
             name: pod.name_any(),
@@ -303,6 +304,18 @@ fn seen(pod: &Pod) -> Option<SeenPod> {
             zone: None,
         },
     })
+}
+
+/// What the scheduler says of a pod that no node takes.
+fn unplaced(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let mut refused = conditions.filter(|one| {
+        one.type_ == "PodScheduled"
+            && one.status == "False"
+            && one.reason.as_deref() == Some("Unschedulable")
+    });
+    let refused = refused.next().filter(|_| pod.metadata.deletion_timestamp.is_none())?;
+    Some(refused.message.clone().unwrap_or_default())
 }
 
 fn takes_requests(pod: &Pod) -> bool {

@@ -153,8 +153,13 @@ fn degraded(
     scale: autoscale::Reason,
     state: &State,
 ) -> (Reason, String) {
-    let of =
-        |name: &RevisionName, reason: Reason| (reason, format!("{name}: {}", reason.meaning()));
+    let unplaced =
+        || sight.pods.iter().filter_map(|pod| Some((&pod.revision, pod.unplaced.as_ref()?)));
+    let of = |name: &RevisionName, reason: Reason| {
+        let why = unplaced().find(|(other, _)| *other == name);
+        let why = why.map_or_else(String::new, |(_, why)| format!("; no node takes it: {why}"));
+        (reason, format!("{name}: {}{why}", reason.meaning()))
+    };
     match (&state.phase, &state.rejected, &sight.wanted) {
         (Phase::Held { candidate, reason, .. }, ..) => of(candidate, reason.of_model()),
         (Phase::Late { candidate, .. }, ..) => of(candidate, Reason::NeverReady),
@@ -162,14 +167,23 @@ fn degraded(
             (Reason::UpdateUnsigned, why.clone())
         }
         (_, Some((name, reason)), _) => of(name, reason.of_model()),
-        _ if action.reason == path::Reason::SliceNotWritten => {
-            (Reason::EndpointsNotWritten, String::new())
-        }
-        _ if action.reason == path::Reason::StartTooLong => (Reason::NeverReady, String::new()),
-        _ if scale == autoscale::Reason::NoMetrics && action.replicas > 0 => {
-            (Reason::NoMetrics, String::new())
-        }
-        _ => (Reason::AsWanted, String::new()),
+        _ => match (running(action, scale), unplaced().next()) {
+            // These have a pod that no node takes as their reason, or are less than it.
+            (Reason::AsWanted | Reason::NoMetrics | Reason::NeverReady, Some((name, why))) => {
+                (Reason::Unschedulable, format!("{name}: {why}"))
+            }
+            (reason, _) => (reason, String::new()),
+        },
+    }
+}
+
+/// What is not as it should be where no rollout is the reason.
+fn running(action: &path::Action, scale: autoscale::Reason) -> Reason {
+    match action.reason {
+        path::Reason::SliceNotWritten => Reason::EndpointsNotWritten,
+        path::Reason::StartTooLong => Reason::NeverReady,
+        _ if scale == autoscale::Reason::NoMetrics && action.replicas > 0 => Reason::NoMetrics,
+        _ => Reason::AsWanted,
     }
 }
 

@@ -19,6 +19,8 @@ struct World {
     unknown: Option<Unknown>,
     /// Revisions that never become ready.
     broken: BTreeSet<RevisionName>,
+    /// What the scheduler says of every pod.
+    unplaced: Option<String>,
     compared: Comparison,
     now: u64,
 }
@@ -54,6 +56,7 @@ impl World {
             requests: 0.0,
             unknown: None,
             broken: BTreeSet::new(),
+            unplaced: None,
             compared: Comparison::default(),
             now: 0,
         }
@@ -73,6 +76,7 @@ impl World {
                 pods.push(Pod {
                     revision: name.clone(),
                     ready: !self.broken.contains(name),
+                    unplaced: self.unplaced.clone(),
                     endpoint: PodEndpoint {
                         address: format!("10.0.0.{}", number + 1).parse().unwrap(),
                         name: format!("{name}-{number}"),
@@ -220,6 +224,29 @@ fn an_image_that_nobody_has_signed_gets_no_pod_and_no_request() {
     let last = world.after(120);
     assert!(last.ends_with("Serving Complete AsWanted"), "{last}");
     assert_ne!(world.model.status.unwrap().active.unwrap().name, first.as_str());
+}
+
+#[test]
+fn a_model_whose_device_no_node_has_says_so_until_one_has() {
+    let mut world = World::new(json!({"rollout": {"steps": [], "progressDeadline": "60s"}}));
+    let name = world.wanted().name;
+    world.broken.insert(name.clone());
+    let why = "0/1 nodes are available: 1 Insufficient example.com/npu.";
+    world.unplaced = Some(why.to_owned());
+    world.held = 1;
+    assert_eq!(world.after(5), "Activator [1] Starting NewRevision Unschedulable");
+    let degraded =
+        |world: &World| world.model.status.clone().unwrap().conditions[2].message.clone();
+    assert_eq!(degraded(&world), format!("{name}: {why}"));
+    assert!(world.after(90).ends_with("NeverReady"));
+    assert!(
+        degraded(&world).ends_with(&format!("no node takes it: {why}")),
+        "{}",
+        degraded(&world)
+    );
+    world.unplaced = None;
+    world.broken.clear();
+    assert!(world.after(20).ends_with("Serving Complete AsWanted"));
 }
 
 #[test]

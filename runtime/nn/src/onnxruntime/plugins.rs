@@ -15,6 +15,11 @@ use super::providers::{PROVIDERS, Provider};
 use super::{facts, find::provider as newest};
 use crate::backend::{Device, Found, Refusal};
 
+/// Names providers that are to list devices which are not there, for tests of what is chosen and refused: ONNX Runtime
+/// lets a library do that which is registered under a name with this end. No graph runs there.
+const VIRTUAL_DEVICES: &str = "WICK_VIRTUAL_DEVICES";
+const VIRTUAL: &str = ".virtual";
+
 /// What became of each provider that was registered.
 #[derive(Debug, Default)]
 pub(super) struct Plugins(Mutex<BTreeMap<&'static str, Result<(), String>>>);
@@ -89,8 +94,10 @@ fn some(devices: Vec<Device>) -> Result<Vec<Device>, String> {
 }
 
 fn of_provider<'l>(library: &'l Library, registered: &str) -> impl Iterator<Item = OrtDevice<'l>> {
-    let is_its =
-        move |device: &OrtDevice<'_>| device.ep().is_ok_and(|provider| provider == registered);
+    // Some call themselves what they are registered as.
+    let is_its = move |device: &OrtDevice<'_>| {
+        device.ep().is_ok_and(|name| name.strip_suffix(VIRTUAL).unwrap_or(name) == registered)
+    };
     library.environment.devices().filter(is_its)
 }
 
@@ -127,6 +134,11 @@ fn kind(provider: &Provider, hardware: DeviceType) -> Option<DeviceKind> {
     provider.kinds.contains(&kind).then_some(kind)
 }
 
+fn is_virtual(provider: &Provider) -> bool {
+    let names = env::var(VIRTUAL_DEVICES).unwrap_or_default();
+    names.split(',').any(|name| name == provider.name)
+}
+
 /// A vendor as `wick.toml` spells it.
 fn vendor(id: u32, text: &str) -> Option<String> {
     let known = crate::inventory::vendor(id).map(str::to_owned);
@@ -151,8 +163,12 @@ impl Library {
                     beside.display()
                 ));
             }
-            // Some call themselves what they are registered as.
-            let registered = self.environment.register_ep_library(provider.registered, path);
+            let name = if is_virtual(provider) {
+                format!("{}{VIRTUAL}", provider.registered)
+            } else {
+                provider.registered.to_owned()
+            };
+            let registered = self.environment.register_ep_library(name, path);
             registered.map_err(|error| error.message().trim().to_owned())
         };
         plugins.entry(provider.name).or_insert_with(register).clone()

@@ -29,9 +29,9 @@ pub enum RepositoryError {
     WarmupRequest { model: String, path: String, detail: String },
     #[error(
         "model `{model}` needs {need} bytes, and all models together may have {limit}: those that \
-         have requests in work leave no room; raise --max-loaded-memory, or serve fewer models"
+         have requests in work leave no room; raise {by}, or serve fewer models"
     )]
-    NoRoom { model: String, need: u64, limit: u64 },
+    NoRoom { model: String, need: u64, limit: u64, by: &'static str },
     #[error("there is no model `{0}`")]
     Unknown(String),
     #[error("the metrics could not be set up")]

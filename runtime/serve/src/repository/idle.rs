@@ -7,6 +7,20 @@ use std::time::Duration;
 /// enough to cost nothing, often enough that a broken device shows before a client finds it.
 pub(super) const PROBE_AFTER: Duration = Duration::from_secs(60);
 
+/// How long after it was asked last a model whose graph has failed on its device is asked whether it works at all.
+const DOUBT: Duration = Duration::from_secs(1);
+
+/// Inferences that fail in a row on a device before it is held to be lost though no probe has shown it: some fail by
+/// what they are asked.
+pub(super) const MANY: u32 = 3;
+
+/// Pauses before a model is loaded again whose device does not answer: the first, doubled up to the longest.
+const RELOAD_AFTER: Duration = Duration::from_secs(1);
+const RELOAD_LONGEST: Duration = Duration::from_secs(60);
+
+/// A model that was not loaded again for this long is well, and the pauses begin anew.
+pub(super) const WELL: Duration = Duration::from_secs(300);
+
 /// A loaded model as it is seen now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -22,6 +36,14 @@ pub(super) struct Seen {
     pub rest_after: Option<Duration>,
     /// Whether its package lets it be probed.
     pub probed: bool,
+    /// Inferences that have failed in a row on a device beside the processor.
+    pub failures: u32,
+    /// Its device is lost, by what is known.
+    pub lost: bool,
+    /// How often it was loaded again for that.
+    pub reloads: u32,
+    /// Since it was loaded or probed.
+    pub unasked: Duration,
 }
 
 /// What to do about a model.
@@ -29,6 +51,8 @@ pub(super) struct Seen {
 pub(super) enum Care {
     Rest,
     Probe,
+    /// Take it off its device, load it onto it again, and probe it.
+    Reload,
     /// Look again after this time, or whenever anything else is looked at.
     Later(Option<Duration>),
 }
@@ -38,6 +62,14 @@ pub(super) fn care(seen: &Seen) -> Care {
     if seen.cold {
         // Asking it would bring it back.
         return Care::Later(None);
+    }
+    // Requests that fail, or wait, keep nobody from seeing why.
+    if seen.lost || (seen.failures >= MANY && !seen.probed) {
+        let pause = RELOAD_AFTER.saturating_mul(1 << seen.reloads.min(16)).min(RELOAD_LONGEST);
+        return due(Care::Reload, pause.saturating_sub(seen.unasked));
+    }
+    if seen.failures > 0 && seen.probed {
+        return due(Care::Probe, DOUBT.saturating_sub(seen.unasked));
     }
     if seen.busy {
         return Care::Later(seen.rest_after);
@@ -56,6 +88,10 @@ pub(super) fn care(seen: &Seen) -> Care {
     Care::Later(Some(rest_in.map_or(probe_in, |rest| rest.min(probe_in))))
 }
 
+fn due(care: Care, left: Duration) -> Care {
+    if left.is_zero() { care } else { Care::Later(Some(left)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +103,10 @@ mod tests {
         unproved: Duration::from_secs(10),
         rest_after: None,
         probed: true,
+        failures: 0,
+        lost: false,
+        reloads: 0,
+        unasked: Duration::from_secs(10),
     };
 
     const fn later(seconds: u64) -> Care {
@@ -104,5 +144,35 @@ mod tests {
             let seen = Seen { unproved, rest_after: Some(SEEN.unused), ..SEEN };
             assert_eq!(care(&seen), Care::Rest);
         }
+    }
+
+    #[test]
+    fn a_model_that_fails_on_its_device_is_asked_soon_even_while_it_is_busy() {
+        let failing = Seen { failures: 1, busy: true, ..SEEN };
+        assert_eq!(care(&Seen { unasked: Duration::ZERO, ..failing }), later(1));
+        // Others that are answered meanwhile say nothing of the graph that fails.
+        assert_eq!(care(&Seen { unproved: Duration::ZERO, ..failing }), Care::Probe);
+        assert_eq!(care(&Seen { cold: true, ..failing }), Care::Later(None));
+    }
+
+    #[test]
+    fn without_a_probe_several_failures_in_a_row_are_a_loss() {
+        let failing = |failures| Seen { failures, probed: false, ..SEEN };
+        assert_eq!(care(&failing(MANY - 1)), Care::Later(None));
+        assert_eq!(care(&failing(MANY)), Care::Reload);
+    }
+
+    #[test]
+    fn what_is_lost_is_loaded_again_and_ever_more_seldom() {
+        let pauses = (0..40).map(|reloads| {
+            let lost = Seen { lost: true, reloads, unasked: Duration::ZERO, ..SEEN };
+            let Care::Later(Some(pause)) = care(&lost) else { panic!("at once") };
+            assert_eq!(care(&Seen { unasked: pause, busy: true, ..lost }), Care::Reload);
+            assert_eq!(care(&Seen { unasked: pause, cold: true, ..lost }), Care::Later(None));
+            pause.as_secs()
+        });
+        let pauses: Vec<_> = pauses.collect();
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses[39], 60);
     }
 }

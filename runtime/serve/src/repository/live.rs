@@ -1,6 +1,6 @@
 //! A version of a model that answers requests: in memory, or cold until one comes.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,14 @@ pub(super) struct Memory {
     /// What the probe sends, if the package has a request for it.
     pub probe: Option<InferRequest>,
     pub fault: Mutex<Option<Fault>>,
+    /// How often it was loaded again for its device, and when last, as above.
+    pub reloads: AtomicU32,
+    pub reloaded: AtomicU64,
+    /// It is being probed or loaded again.
+    pub asking: AtomicBool,
+    /// Its device is lost, by what is known; and its graphs were taken off it, and are not on it again.
+    pub lost: AtomicBool,
+    pub away: AtomicBool,
 }
 
 /// Why the model did not answer its probe, or could not be loaded again.
@@ -102,6 +110,11 @@ impl Live {
         self.memory.cold.load(Ordering::Acquire)
     }
 
+    /// Its graphs are not on their device, which is lost.
+    pub(crate) fn is_away(&self) -> bool {
+        self.memory.away.load(Ordering::Acquire)
+    }
+
     /// Have it in memory, for a request that was let in. Whoever else wants that waits for
     /// the same load.
     pub(crate) async fn wake(&self, deadline: Instant) -> Woken {
@@ -125,7 +138,9 @@ impl Live {
     /// What is wrong with it, unless it has answered something since.
     pub(super) fn fault(&self) -> Option<Fault> {
         let fault = self.memory.fault.lock();
-        fault.as_ref().filter(|fault| fault.at >= self.metrics.last_success_ms()).cloned()
+        // What succeeds while it is away had begun before.
+        let counts = |fault: &&Fault| self.is_away() || fault.at >= self.metrics.last_success_ms();
+        fault.as_ref().filter(counts).cloned()
     }
 
     pub(super) fn set_fault(&self, fault: Option<(&'static str, String)>) {
@@ -133,11 +148,15 @@ impl Live {
         *self.memory.fault.lock() = fault.map(|(code, text)| Fault { at, code, text });
     }
 
+    /// Time since it was loaded or probed.
+    pub(super) fn unasked(&self, now: u64) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.memory.asked.load(Ordering::Relaxed)))
+    }
+
     /// Time since it has answered something.
     pub(super) fn unproved(&self, now: u64) -> Duration {
-        let asked = now.saturating_sub(self.memory.asked.load(Ordering::Relaxed));
         let succeeded = unix_millis().saturating_sub(self.metrics.last_success_ms());
-        Duration::from_millis(asked.min(succeeded))
+        self.unasked(now).min(Duration::from_millis(succeeded))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::MutexGuard;
 use wick_engine::{InferRequest, Model, ModelKind};
-use wick_package::{Blob, GraphSpec, Package, RelPath};
+use wick_package::{Blob, DeviceKind, GraphSpec, Package, RelPath};
 
 use super::live::Memory;
 use super::state::Event;
@@ -166,7 +167,7 @@ async fn one(
             Err(error) => Err(error),
         },
     };
-    let live = loaded.inspect_err(|error| slot.failed(error))?;
+    let (live, room) = loaded.inspect_err(|error| slot.failed(error))?;
     *entry.kind.lock() = Some(live.model.kind());
     let old = {
         let mut report = slot.report.lock();
@@ -175,6 +176,8 @@ async fn one(
     };
     slot.on(Event::Live);
     entry.answer();
+    // From here on whoever looks for room sees it.
+    drop(room);
     let gone = old.as_ref().map_or_else(Vec::new, |old| old.model.graphs());
     inner.set_devices(entry, &gone);
     if let Some(old) = old {
@@ -188,23 +191,32 @@ async fn one(
     Ok(())
 }
 
-/// Load the model of a package, beside what is live.
-async fn load(
-    inner: &Arc<Inner>,
+/// Load the model of a package, beside what is live, into the room that it keeps.
+async fn load<'i>(
+    inner: &'i Arc<Inner>,
     entry: &Entry,
     slot: &Slot,
     package: Package,
-) -> Result<Arc<Live>, RepositoryError> {
+) -> Result<(Arc<Live>, Option<MutexGuard<'i, ()>>), RepositoryError> {
     let name = &entry.name;
     let start = Instant::now();
     let request = warmup_request(name, &package).await?;
     let weights = package.manifest().graphs.iter();
     let weights = weights.filter_map(|graph| Some(package.file(&graph.path).ok()?.len)).sum();
-    let room = inner.room(weights).await.map_err(|full| RepositoryError::NoRoom {
+    let no_room = |full: rest::Full| RepositoryError::NoRoom {
         model: name.clone(),
         need: full.need,
         limit: full.limit,
-    })?;
+        by: full.by,
+    };
+    let permits = |graph: &GraphSpec| graph.devices.iter().any(|&kind| kind != DeviceKind::Cpu);
+    let on_devices = package.manifest().graphs.iter().filter(|graph| permits(graph));
+    let on_devices: Vec<_> =
+        on_devices.filter_map(|graph| Some(package.file(&graph.path).ok()?.len)).collect();
+    let room = inner.room(weights, !on_devices.is_empty()).await.map_err(no_room)?;
+    if !on_devices.is_empty() {
+        inner.room_beside(on_devices.iter().sum()).await;
+    }
     let before = rest::resident();
     let opened = Instant::now();
 
@@ -235,8 +247,9 @@ async fn load(
     );
     let live = live(inner, name.clone(), model, request);
     inner.taken(&live, before).await;
-    drop(room);
-    Ok(live)
+    // On which device it runs is known only now; without room there it does not stay.
+    inner.room_on_devices(&live).await.map_err(no_room)?;
+    Ok((live, room))
 }
 
 fn live(inner: &Arc<Inner>, name: String, model: Model, probe: Option<InferRequest>) -> Arc<Live> {
@@ -261,6 +274,11 @@ fn live(inner: &Arc<Inner>, name: String, model: Model, probe: Option<InferReque
             asked: AtomicU64::new(now),
             probe,
             fault: parking_lot::Mutex::default(),
+            reloads: AtomicU32::new(0),
+            reloaded: AtomicU64::new(0),
+            asking: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            away: AtomicBool::new(false),
         };
         let whose = Whose::Loaded(format!("model `{name}`").into());
         Live { model, name, version, whose, gate, metrics, part, memory }

@@ -1,6 +1,7 @@
 //! Models leave memory and come back: when idle, when others need the room, when a request
 //! comes. What is decided is in `idle` and `room`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use wick_package::{Reason as _, error_text};
 
 use super::idle::{self, Care, Seen};
 use super::room::{self, Held};
-use super::{Inner, Live, Repository};
+use super::{Inner, Live, Repository, lost};
 use crate::respond::Failure;
 
 /// Pauses between two looks at the models. The short one bounds the work, the long one how
@@ -28,11 +29,17 @@ const MAX_TRIES: usize = 3;
 const MAX_GROWTH: u64 = 8;
 const MAX_EXTRA: u64 = 256 << 20;
 
+/// What a graph takes on a device beside the processor, of the size of its file: its weights, and about as much
+/// again for what is between. Providers don't say, so it is only an estimate.
+const ON_DEVICE: u64 = 2;
+
 /// Room for a load was not found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Full {
     pub need: u64,
     pub limit: u64,
+    /// The setting that says so.
+    pub by: &'static str,
 }
 
 impl Repository {
@@ -59,7 +66,7 @@ impl Repository {
                         tracing::info!(model = live.name, version = live.version, "cold: idle");
                     }
                 }
-                Care::Probe => probe(&self.inner, &live).await,
+                care @ (Care::Probe | Care::Reload) => lost::ask(&self.inner, live, care),
                 Care::Later(after) => next = next.min(after.unwrap_or(MAX_PAUSE)),
             }
         }
@@ -89,6 +96,10 @@ impl Inner {
                 None => manifest.idle.graph,
             },
             probed: manifest.warmup.requests > 0,
+            failures: live.model.failures_on_devices(),
+            lost: live.memory.lost.load(Ordering::Relaxed),
+            reloads: live.memory.reloads.load(Ordering::Relaxed),
+            unasked: live.unasked(now),
         }
     }
 
@@ -99,21 +110,63 @@ impl Inner {
     }
 
     /// Find room for `need` bytes. Nobody else finds or takes any while the guard is held.
-    /// Without a limit there is always room.
-    pub(super) async fn room(&self, need: u64) -> Result<Option<MutexGuard<'_, ()>>, Full> {
-        let Some(limit) = self.cycle.max_loaded_memory else { return Ok(None) };
+    /// Without a limit for such a model there is always room.
+    pub(super) async fn room(
+        &self,
+        need: u64,
+        for_device: bool,
+    ) -> Result<Option<MutexGuard<'_, ()>>, Full> {
+        let on_device = for_device && self.cycle.max_device_memory.is_some();
+        if self.cycle.max_loaded_memory.is_none() && !on_device {
+            return Ok(None);
+        }
         let guard = self.room.lock().await;
-        self.make_room(need, limit).await.map(|()| Some(guard))
+        if let Some(limit) = self.cycle.max_loaded_memory {
+            let bytes = |live: &Live| live.memory.bytes.load(Ordering::Relaxed);
+            let full = Full { need, limit, by: "--max-loaded-memory" };
+            self.make_room(full, bytes).await?;
+        }
+        Ok(Some(guard))
     }
 
-    /// Other models rest until `need` bytes more are within `limit`.
-    async fn make_room(&self, need: u64, limit: u64) -> Result<(), Full> {
+    /// Have room on each device in use, for a model that is about to be loaded onto one of them. Whether there is
+    /// enough is seen when it is known onto which.
+    pub(super) async fn room_beside(&self, weights: u64) {
+        let Some(limit) = self.cycle.max_device_memory else { return };
+        let need = weights.saturating_mul(ON_DEVICE);
+        let devices: BTreeSet<_> =
+            self.lives().iter().flat_map(|live| live.model.on_devices().into_keys()).collect();
+        for device in devices {
+            let on_it = |other: &Live| on_device(other, &device);
+            _ = self.make_room(Full { need, limit, by: "--max-device-memory" }, on_it).await;
+        }
+    }
+
+    /// Find room for a model on the devices that its graphs are for. Whoever calls this holds the guard of
+    /// [`Inner::room`].
+    pub(super) async fn room_on_devices(&self, live: &Live) -> Result<(), Full> {
+        let Some(limit) = self.cycle.max_device_memory else { return Ok(()) };
+        for (device, bytes) in live.model.on_devices() {
+            let need = bytes.saturating_mul(ON_DEVICE);
+            let on_it = |other: &Live| {
+                if std::ptr::eq(other, live) { 0 } else { on_device(other, &device) }
+            };
+            self.make_room(Full { need, limit, by: "--max-device-memory" }, on_it).await?;
+        }
+        Ok(())
+    }
+
+    /// Other models rest until what is needed is within the limit; `bytes` says what one of them has.
+    async fn make_room(&self, full: Full, bytes: impl Fn(&Live) -> u64) -> Result<(), Full> {
+        let Full { need, limit, by } = full;
         for _ in 0..MAX_TRIES {
             let lives = self.lives();
-            let held: Vec<_> = lives.iter().enumerate().filter_map(held).collect();
+            let held =
+                lives.iter().enumerate().filter_map(|(at, live)| held(at, live, bytes(live)));
+            let held: Vec<_> = held.collect();
             let resting = room::make_room(limit, need, &held).map_err(|no| {
-                tracing::warn!(need, limit, busy = no.busy, "no room for a model");
-                Full { need, limit }
+                tracing::warn!(need, limit, by, busy = no.busy, "no room for a model");
+                full.clone()
             })?;
             let mut all = true;
             for at in resting {
@@ -128,7 +181,7 @@ impl Inner {
                 return Ok(());
             }
         }
-        Err(Full { need, limit })
+        Err(full)
     }
 
     /// Note what a model has taken since `before`, which is the memory then, and let others
@@ -141,7 +194,8 @@ impl Inner {
         let bytes = resident().saturating_sub(before).clamp(weights, most);
         live.memory.bytes.store(bytes, Ordering::Relaxed);
         // This one is needed now; what can't be had for it is found by the next load.
-        _ = self.make_room(bytes, limit).await;
+        let full = Full { need: bytes, limit, by: "--max-loaded-memory" };
+        _ = self.make_room(full, |other| other.memory.bytes.load(Ordering::Relaxed)).await;
     }
 
     /// Give memory that was freed back to the system.
@@ -152,22 +206,34 @@ impl Inner {
     }
 }
 
-fn held((at, live): (usize, &Arc<Live>)) -> Option<Held<usize>> {
-    let memory = &live.memory;
-    (!live.is_cold()).then(|| Held {
+/// What a model takes on a device.
+fn on_device(live: &Live, device: &str) -> u64 {
+    let bytes = live.model.on_devices().get(device).copied().unwrap_or_default();
+    bytes.saturating_mul(ON_DEVICE)
+}
+
+/// A model that has some of what is needed.
+fn held(at: usize, live: &Live, bytes: u64) -> Option<Held<usize>> {
+    (bytes > 0 && !live.is_cold()).then(|| Held {
         id: at,
-        bytes: memory.bytes.load(Ordering::Relaxed),
-        used: memory.used.load(Ordering::Relaxed),
+        bytes,
+        used: live.memory.used.load(Ordering::Relaxed),
         busy: live.gate.load() != (0, 0),
     })
 }
 
 /// Take a model out of memory, if nobody is in it. False if nothing was done.
 async fn rest(inner: &Inner, live: &Arc<Live>) -> bool {
-    let _turn = live.memory.turn.lock().await;
+    // One that is loaded right now is in use, and whoever loads it may wait for a device for long.
+    let Ok(_turn) = live.memory.turn.try_lock() else { return false };
     let cool = || live.memory.cold.store(true, Ordering::Release);
     if live.is_cold() || !live.gate.when_idle(cool) {
         return false;
+    }
+    // The next request tries its device anew.
+    live.memory.away.store(false, Ordering::Release);
+    if live.memory.lost.swap(false, Ordering::Relaxed) {
+        live.set_fault(None);
     }
     let model = live.model.clone();
     let give_back = inner.cycle.give_back;
@@ -189,11 +255,15 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
         return Ok(());
     }
     let need = live.memory.bytes.load(Ordering::Relaxed);
-    let room = inner.room(need).await.map_err(|full| Failure::NoRoom {
+    let no_room = |full: Full| Failure::NoRoom {
         model: live.name.clone(),
         need: full.need,
         limit: full.limit,
-    })?;
+        by: full.by,
+    };
+    let for_device = !live.model.on_devices().is_empty();
+    let room = inner.room(need, for_device).await.map_err(no_room)?;
+    inner.room_on_devices(live).await.map_err(no_room)?;
     let _turn = live.memory.turn.lock().await;
     // Another request has brought it while this one waited.
     if !live.is_cold() {
@@ -201,6 +271,7 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
     }
     let start = Instant::now();
     let woken = live.model.wake().await;
+    live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
     if let Err(error) = woken {
         let text = error_text(&error);
         tracing::warn!(model = live.name, code = error.code(), error = text, "not loaded again");
@@ -208,29 +279,12 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
         return Err(Failure::Asleep { model: live.name.clone(), why: text });
     }
     live.set_fault(None);
-    live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
     live.memory.cold.store(false, Ordering::Release);
     let took = start.elapsed();
     inner.metrics.set_cold_start(&live.name, "wake", took);
     tracing::info!(model = live.name, wake_ms = took.as_millis() as u64, "loaded again");
     drop(room);
     Ok(())
-}
-
-/// Ask a model whether it still works. It is no request: nobody waits for it, and it keeps
-/// nothing in memory.
-async fn probe(inner: &Inner, live: &Live) {
-    let answered = live.model.probe(live.memory.probe.clone()).await;
-    live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
-    match answered {
-        Ok(()) => live.set_fault(None),
-        // It was taken out of memory meanwhile: nothing is wrong.
-        Err(_) if live.is_cold() => {}
-        Err(error) => {
-            tracing::warn!(model = live.name, code = error.code(), %error, "the probe failed");
-            live.set_fault(Some((error.code(), error.to_string())));
-        }
-    }
 }
 
 /// Bytes of this process in memory; 0 where the system does not tell.

@@ -4,6 +4,7 @@ mod auth;
 mod compression;
 mod connections;
 mod cost;
+mod devices;
 mod extensions;
 mod floods;
 mod grpc;

@@ -22,8 +22,8 @@ const MEMORY: (u64, u64) = (3, 4);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  wick agent enrol --hub https://hub.example:8443 --site plant-3 --token-file token --label region=eu
-  WICK_AGENT_TOKEN=… wick agent enrol --hub https://hub.example:8443 --site plant-3 --disk 20GiB")]
+  wick agent enrol --hub https://hub.example:8443 --hub-ca ca.crt --site plant-3 --token-file token
+  WICK_AGENT_TOKEN=… wick agent enrol --hub https://hub.example:8443 --hub-ca ca.crt --site plant-3 --disk 20GiB")]
 pub struct EnrolArgs {
     /// The hub
     #[arg(long, value_name = "URL", env = "WICK_HUB")]

@@ -20,6 +20,9 @@ pub struct CycleArgs {
     /// Most memory of all loaded models; the least recently used leave it first
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     max_loaded_memory: Option<u64>,
+    /// Most memory of all loaded models on one GPU or NPU; the least recently used leave it first
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    max_device_memory: Option<u64>,
 }
 
 // === impl CycleArgs ===
@@ -30,6 +33,7 @@ impl CycleArgs {
             versions: self.versions.clone(),
             idle_graph: self.idle_graph,
             max_loaded_memory: self.max_loaded_memory,
+            max_device_memory: self.max_device_memory,
             give_back: Some(wick_sandbox::trim_heaps),
             ..CycleSettings::default()
         }
