@@ -13,6 +13,7 @@ mod cycles;
 mod many;
 mod peer;
 mod pods;
+mod relay;
 mod watch;
 
 use crate::setup::Setup;
