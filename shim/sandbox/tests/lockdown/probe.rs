@@ -43,7 +43,7 @@ fn inner(actions: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     wick_sandbox::close_inherited(0)?;
     let mut channel = Channel::new(wick_sandbox::adopt(0)?);
     let order: Order = channel.receive(None)?;
-    let phases = match wick_sandbox::lock_down(&order) {
+    let phases = match wick_sandbox::lock_down(&order, &[]) {
         Ok(phases) => phases,
         Err(error) => {
             println!("lockdown => {}: {error}", error.code());
