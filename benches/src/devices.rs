@@ -3,6 +3,7 @@
 mod engines;
 mod fallbacks;
 mod mismatches;
+mod pods;
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -18,6 +19,9 @@ const QNN: &str = "qnn-mismatch";
 const WEBGPU: &str = "webgpu-mismatch";
 const FALLBACKS: &str = "silent-fallbacks";
 const GAIN: &str = "cached-engine-gain";
+
+/// Seconds that a software driver may need for a model's first answer: it compiles all shaders.
+const FIRST: u32 = 100;
 
 /// Programs and files of the bars.
 struct Lab<'s> {
@@ -93,7 +97,8 @@ impl Lab<'_> {
         fs::copy(model, folder.join("model.onnx"))?;
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\n\n[[graph]]\nname = \"{name}\"\n\
-             path = \"model.onnx\"\ndevices = [\"{device}\"]\nmin_device_share = {share:.2}\n"
+             path = \"model.onnx\"\ndevices = [\"{device}\"]\nmin_device_share = {share:.2}\n\n\
+             [limits]\ntimeout = \"{FIRST}s\"\n"
         );
         fs::write(folder.join("wick.toml"), manifest)?;
         Ok(folder)

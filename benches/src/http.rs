@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
-/// Longest wait for an answer.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for an answer: the first of a device whose shaders are compiled by the CPU.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;

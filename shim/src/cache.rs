@@ -33,9 +33,9 @@ use crate::cgroup::{Cgroup, CgroupPath, Limits};
 use crate::clone::Birth;
 use crate::plan::{Namespace, Namespaces};
 use crate::pod::Tools;
+use crate::rootfs;
 use crate::stdio::Stdio;
 use crate::worker::Worker;
-use crate::{host, rootfs};
 
 /// A component of some megabytes compiles in a second or two; a start waits for it.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -236,7 +236,7 @@ fn run(tools: &Tools, cgroup: &Cgroup, order: &Order, staging: &Path) -> anyhow:
     let birth = Birth {
         executable: tools.host.executable()?.file()?,
         args: [c"wick", c"worker"].map(CString::from).to_vec(),
-        env: host::environment(),
+        env: tools.host.environment(),
         stdio: ends,
         channel: theirs.stream().try_clone()?.into(),
         entry: cgroup.entry()?,
@@ -281,6 +281,7 @@ fn compile_order(order: &Order, staging: &Path) -> Order {
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         hostname: None,
+        accelerators: Vec::new(),
         cache: Some(staging.to_owned()),
         settings: Settings::default(),
         ..order.clone()

@@ -13,7 +13,7 @@ use containerd_shim::protos::events::task::{TaskCreate, TaskIO};
 use oci_spec::runtime::Spec;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::task::spawn_blocking;
-use wick_package::Manifest;
+use wick_package::{DeviceKind, Manifest};
 use wick_sandbox::Channel;
 use wick_sandbox::order::{Phase, VERSION};
 
@@ -226,7 +226,7 @@ impl Job {
         let birth = Birth {
             executable,
             args: self.args(),
-            env: host::environment(),
+            env: tools.host.environment(),
             stdio: ends,
             channel,
             entry: self.cgroup.entry()?,
@@ -254,6 +254,7 @@ impl Job {
         if self.plan.wants_backends || manifest.as_ref().is_some_and(wants_backends) {
             order.backends.clone_from(&tools.host.backends);
         }
+        order.accelerators = manifest.as_ref().map(accelerators).unwrap_or_default();
         self.phases.restart();
         if let Some(folder) = &tools.host.cache {
             let bare = order.args.first().is_some_and(|file| file.ends_with(".wasm"));
@@ -327,6 +328,13 @@ fn wants_backends(manifest: &Manifest) -> bool {
         graph.backend.as_ref().is_some_and(|backend| backend.as_str() == BUILT_IN)
     };
     !manifest.graphs.iter().all(built_in)
+}
+
+/// Kinds of device beside the CPU that the package's graphs may run on.
+fn accelerators(manifest: &Manifest) -> Vec<String> {
+    let wanted = |kind: &DeviceKind| manifest.graphs.iter().any(|g| g.devices.contains(kind));
+    let others = DeviceKind::ALL.into_iter().filter(|kind| *kind != DeviceKind::Cpu);
+    others.filter(wanted).map(|kind| kind.as_str().to_owned()).collect()
 }
 
 fn created(request: &CreateTaskRequest) -> TaskCreate {

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -17,6 +18,9 @@ use crate::policy::Place;
 
 const CACHE: &str = "/var/lib/wick/cache";
 const BACKENDS: [&str; 2] = ["/var/lib/wick/backends", "/usr/lib/wick/backends"];
+
+/// What the Vulkan loader calls its list of drivers' files.
+const DRIVERS: &str = "VK_DRIVER_FILES";
 
 /// The folder of the cache that remembers which files were hashed.
 const CHECKED: &str = "checked";
@@ -31,6 +35,10 @@ pub struct Host {
     pub cache: Option<PathBuf>,
     pub backends: Option<PathBuf>,
     pub policy: Place,
+    /// Where libraries of drivers are that the loader does not find by itself, with colons between.
+    libraries: Option<PathBuf>,
+    /// Files of Vulkan's drivers that are used instead of those in the usual folders.
+    drivers: Option<PathBuf>,
     opened: OnceLock<Executable>,
 }
 
@@ -58,7 +66,21 @@ impl Host {
             signatures: env("WICK_SIGNATURES").unwrap_or_else(|| NODE_STORE.into()),
             checked: cache.as_ref().map(|cache: &PathBuf| cache.join(CHECKED)),
         };
-        Self { worker: env("WICK_WORKER"), cache, backends, policy, opened: OnceLock::new() }
+        let (libraries, drivers) = (env("WICK_LIBRARIES"), env(DRIVERS));
+        let (worker, opened) = (env("WICK_WORKER"), OnceLock::new());
+        Self { worker, cache, backends, policy, libraries, drivers, opened }
+    }
+
+    /// The environment of a process of ours: nothing of the shim's own, but for what says where the node's
+    /// drivers are. containerd's `LD_LIBRARY_PATH` has an empty element, which would make a loader search the
+    /// bundle.
+    pub fn environment(&self) -> Vec<CString> {
+        let of = |name: &str, value: &Option<PathBuf>| {
+            let value = value.as_ref()?.as_os_str().as_bytes();
+            CString::new([name.as_bytes(), b"=", value].concat()).ok()
+        };
+        let drivers = [of("LD_LIBRARY_PATH", &self.libraries), of(DRIVERS, &self.drivers)];
+        CString::new(PATH).into_iter().chain(drivers.into_iter().flatten()).collect()
     }
 
     /// The worker's executable: `WICK_WORKER`, else `wick` beside the shim, else on PATH.
@@ -128,12 +150,6 @@ pub fn own_path() -> Option<PathBuf> {
     // An upgrade has put another in its place, which is as good.
     let text = path.to_str()?.trim_end_matches(" (deleted)");
     Some(PathBuf::from(text)).filter(|path| path.is_file())
-}
-
-/// The environment of a process of ours: nothing of the shim's own. containerd's
-/// `LD_LIBRARY_PATH` has an empty element, which would make a loader search the bundle.
-pub fn environment() -> Vec<CString> {
-    CString::new(PATH).into_iter().collect()
 }
 
 /// Code from a cache is executed: the folder must be this user's and nobody else's to write.

@@ -202,6 +202,7 @@ fn order(
         apparmor: process.and_then(|p| p.apparmor_profile().clone()).filter(|p| !p.is_empty()),
         hostname: spec.hostname().clone().filter(|h| !h.is_empty()),
         backends: None,
+        accelerators: Vec::new(),
         cache: None,
         settings,
     }

@@ -23,7 +23,7 @@ pub fn run(house: &House, args: &[String]) -> anyhow::Result<()> {
     bench.args(args).current_dir(&house.root).env("WICK_BIN", house.wick());
     house.set_variables(&mut bench);
     match args.first().map(String::as_str) {
-        Some("devices") => devices::run(house, &mut bench),
+        Some("devices") => devices::run(house, &args[1..], &mut bench),
         Some("fleet") => fleet::run(house, &args[1..], &mut bench),
         Some("registry") => registry::run(house, &mut bench),
         Some("scale") => scale::run(house, &args[1..], &mut bench),

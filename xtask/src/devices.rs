@@ -74,6 +74,15 @@ pub fn prepare(house: &House) -> anyhow::Result<PathBuf> {
     vulkan(house)
 }
 
+/// Flags for `cluster up` by which the shims of a node know the software driver.
+pub fn of_a_node(house: &House) -> anyhow::Result<Vec<String>> {
+    let root = prepare(house)?;
+    let libraries = root.join("usr/lib").join(format!("{ARCH}-linux-gnu"));
+    let variables = [("WICK_LIBRARIES", libraries), ("VK_DRIVER_FILES", root.join("lvp.json"))];
+    let flags = variables.map(|(name, path)| format!("{name}={}", path.display()));
+    Ok(flags.into_iter().flat_map(|variable| ["--env".to_owned(), variable]).collect())
+}
+
 struct Checks<'h> {
     house: &'h House,
     /// For packages.

@@ -11,13 +11,16 @@ use anyhow::{Context as _, bail, ensure};
 use crate::cluster::pins;
 use crate::house::House;
 use crate::report::Counts;
-use crate::{bench, chart, cluster, counted, gitops, mqtt, registry, setup, shim, tools};
+use crate::{bench, chart, cluster, counted, devices, gitops, mqtt, registry, setup, shim, tools};
 
 /// Names an existing cluster by its kubeconfig.
 const EXISTING: &str = "WICK_E2E_KUBECONFIG";
 
 /// The suite whose tests install the chart.
 const CHART_SUITE: &str = "operator";
+
+/// The suite whose node has a driver of devices.
+const DEVICES_SUITE: &str = "shim";
 
 /// The module of tests that start clusters of their own.
 const OWN: &str = "own::";
@@ -96,6 +99,9 @@ fn suite(house: &House, options: &Options) -> anyhow::Result<Counts> {
     let name = format!("e2e-{}", suite.replace('_', "-"));
     let mut up = vec![name.clone()];
     up.extend(options.cluster.iter().cloned());
+    if suite == DEVICES_SUITE {
+        up.extend(devices::of_a_node(house)?);
+    }
     cluster::up_with(house, &up)?;
     let mut failures = Vec::new();
     let done = counted::run(test.env("WICK_E2E_CLUSTER", &name), &mut failures);

@@ -1,4 +1,4 @@
-//! Answers of devices beside those of the CPU: of graphs, and of a package whose handler calls one.
+//! Answers of devices beside those of the CPU: of graphs, and of a package whose handler calls one, here and in pods.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,13 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
+use super::pods::{self, Pair};
 use super::{Lab, QNN, WEBGPU, json_of};
 use crate::bar::report;
 
 /// Example models that WebGPU supports, the part of each that it must run, and sizes of inputs.
 const MODELS: [(&str, &str, f32, &str); 4] = [
-    ("cls", "ppocr/cls.onnx", 1.0, ""),
+    ("cls", "ppocr/cls.onnx", 1.0, "x=1,3,80,160"),
     ("det", "ppocr/det.onnx", 0.9, "x=1,3,64,64"),
     ("rec", "ppocr/rec.onnx", 0.7, "x=1,3,48,64"),
     ("magika", "magika/model.onnx", 0.5, ""),
@@ -50,12 +51,31 @@ pub(super) fn webgpu(lab: &Lab<'_>) -> anyhow::Result<()> {
     if !same(&answers[0], &answers[1]) {
         wrong.push("filetype, by its handler".to_owned());
     }
+    let (in_pods, differ) = pods::compare(&pairs(lab)?)?;
+    wrong.extend(differ);
     let detail = json!({
         "driver": "Mesa's software Vulkan", "models": MODELS.len(), "by_handler": FILES.len(),
-        "in_a_pod": 0, "wrong": wrong, "outputs": apart,
+        "in_pods": in_pods, "wrong": wrong, "outputs": apart,
     });
     report(WEBGPU, wrong.len() as f64, "models", detail);
     Ok(())
+}
+
+/// All of it for pods: the graphs by themselves, and the example's handler.
+fn pairs(lab: &Lab<'_>) -> anyhow::Result<Vec<Pair>> {
+    let mut pairs = Vec::new();
+    for (name, file, share, shape) in MODELS {
+        let model = lab.setup.models.join(file);
+        let of = |device, share| lab.package(name, &model, device, share);
+        let sizes = shape.split_once('=').map_or("", |(_, sizes)| sizes).split(',');
+        let shape = sizes.filter_map(|size| size.parse().ok()).collect();
+        let folders = [of("cpu", 1.0)?, of("gpu", share)?];
+        pairs.push(Pair { name: name.to_owned(), folders, shape, files: Vec::new() });
+    }
+    let folders = [handler(lab, "cpu")?, handler(lab, "gpu")?];
+    let files = FILES.map(|file| file.as_bytes().to_vec()).into();
+    pairs.push(Pair { name: "filetype".to_owned(), folders, shape: Vec::new(), files });
+    Ok(pairs)
 }
 
 pub(super) fn qnn(lab: &Lab<'_>) -> anyhow::Result<()> {
@@ -88,6 +108,12 @@ fn differs(verdict: &Value) -> bool {
 
 /// What the example's handler says of the files, with its graph on this kind of device.
 fn by_handler(lab: &Lab<'_>, device: &str) -> anyhow::Result<Vec<Value>> {
+    let folder = handler(lab, device)?;
+    FILES.iter().enumerate().map(|(at, file)| ask(lab, &folder, at, file)).collect()
+}
+
+/// The example whose handler calls a graph, which is for this kind of device.
+fn handler(lab: &Lab<'_>, device: &str) -> anyhow::Result<PathBuf> {
     let folder = lab.setup.folder(&format!("filetype-{device}"))?;
     for entry in fs::read_dir(&lab.setup.filetype)? {
         let entry = entry?;
@@ -101,7 +127,7 @@ fn by_handler(lab: &Lab<'_>, device: &str) -> anyhow::Result<Vec<Value>> {
         format!("path = \"model.onnx\"\ndevices = [\"{device}\"]\nmin_device_share = 0.5");
     ensure!(text.contains("path = \"model.onnx\""), "the example has another manifest");
     fs::write(&manifest, text.replacen("path = \"model.onnx\"", &devices, 1))?;
-    FILES.iter().enumerate().map(|(at, file)| ask(lab, &folder, at, file)).collect()
+    Ok(folder)
 }
 
 /// One inference, by `wick infer` of the package itself.

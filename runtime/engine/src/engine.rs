@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
 use wasmtime_wasi::FsPerms;
 use wick_nn::{GraphHandle, Nn, SourceBytes};
-use wick_package::{Blob, HostPort, Manifest, Package, RelPath};
+use wick_package::{Blob, DeviceKind, GraphSpec, HostPort, Manifest, Package, RelPath};
 
 use crate::cache::Cache;
 use crate::config;
@@ -173,7 +173,7 @@ impl Engine {
     /// # Errors
     /// See [`LoadError`]. Nothing of a failed load stays behind.
     pub async fn load(&self, package: Package, grants: Grants) -> Result<Model, LoadError> {
-        let graphs = self.graphs(&package);
+        let graphs = self.graphs(&package, &package.manifest().graphs);
         let program = self.program(&package);
         let (graphs, program) = try_join(graphs, program).await?;
         let guest = self.guest(&package, graphs, &grants)?;
@@ -183,6 +183,21 @@ impl Engine {
             pools.push(instances.pool());
         }
         Ok(model::new(self.clone(), package.manifest().clone(), program, guest))
+    }
+
+    /// Fill the caches with what a start of `package` would make itself on the CPU: the native code of its
+    /// component, and its graphs. Devices are the start's own.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], but for graphs that may not run on the CPU: they are left out.
+    pub async fn compile(&self, package: &Package) -> Result<(), LoadError> {
+        let here = |spec: &GraphSpec| {
+            let cpu = spec.devices.contains(&DeviceKind::Cpu);
+            cpu.then(|| GraphSpec { devices: vec![DeviceKind::Cpu], ..spec.clone() })
+        };
+        let specs: Vec<_> = package.manifest().graphs.iter().filter_map(here).collect();
+        try_join(self.graphs(package, &specs), self.program(package)).await?;
+        Ok(())
     }
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {
@@ -222,15 +237,18 @@ impl Engine {
         Slot { place, _running: self.inner.ticker.run() }
     }
 
-    async fn graphs(&self, package: &Package) -> Result<Vec<GraphHandle>, LoadError> {
+    async fn graphs(
+        &self,
+        package: &Package,
+        specs: &[GraphSpec],
+    ) -> Result<Vec<GraphHandle>, LoadError> {
         let resolve = |path: &RelPath| {
             let blob = package.file(path)?;
             let digest = package.must_have(&blob);
             let Blob { path, offset, len, .. } = blob;
             Ok(SourceBytes::File { path, offset, len, digest })
         };
-        let specs = package.manifest().graphs.iter();
-        let loads = specs.map(|spec| self.inner.nn.load(spec, &resolve));
+        let loads = specs.iter().map(|spec| self.inner.nn.load(spec, &resolve));
         Ok(try_join_all(loads).await?)
     }
 
@@ -276,7 +294,7 @@ impl Engine {
         let mut devices: Vec<_> =
             manifest.graphs.iter().flat_map(|graph| graph.devices.iter().copied()).collect();
         if devices.is_empty() {
-            devices.push(wick_package::DeviceKind::Cpu);
+            devices.push(DeviceKind::Cpu);
         }
         Ok(Arc::new(Guest {
             model: manifest.name.as_str().into(),

@@ -10,10 +10,13 @@ mod facts;
 mod find;
 mod graph;
 mod library;
+mod map;
 mod open;
 mod plugins;
+pub mod preload;
 pub mod providers;
 mod value;
+pub mod vulkan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,21 +71,6 @@ impl OnnxRuntime {
             detail,
         })
     }
-}
-
-/// Map the ONNX Runtime that `folders` have into this process, before it gives up the right to
-/// do so; none if there is none. Nothing else of it happens.
-///
-/// # Errors
-/// [`LoadError::BackendBroken`].
-pub fn preload(folders: &[PathBuf]) -> Result<Option<PathBuf>, LoadError> {
-    let Some(path) = find(folders) else { return Ok(None) };
-    Library::map(&path).map_err(|detail| LoadError::BackendBroken {
-        backend: NAME.to_owned(),
-        path: path.display().to_string(),
-        detail,
-    })?;
-    Ok(Some(path))
 }
 
 impl Backend for OnnxRuntime {

@@ -31,6 +31,12 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
+/// Whether it is one that every container has.
+pub(crate) fn is_default(device: &Device) -> bool {
+    device.kind == 'c'
+        && DEFAULT.iter().any(|(_, major, minor)| (device.major, device.minor) == (*major, *minor))
+}
+
 /// Make the nodes. `dev` is the `/dev` that was mounted for this container, if one was.
 pub(crate) fn make_all(dev: Option<&OwnedFd>, granted: &[Device]) -> Result<(), LockdownError> {
     let Some(dev) = dev else {

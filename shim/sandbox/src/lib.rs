@@ -33,10 +33,11 @@ mod sys;
 
 pub use channel::{Channel, ChannelError};
 pub use error::LockdownError;
-pub use lockdown::lock_down;
-pub use mounts::{BACKENDS, CACHE, IMAGE, OWN_FOLDER, is_volume};
+pub use lockdown::{Driver, lock_down};
+pub use mounts::{BACKENDS, CACHE, DRIVERS, IMAGE, OWN_FOLDER, is_volume};
 pub use order::{Go, Order, Report};
 pub use signals::{Signals, Woken};
 pub use sys::{
-    adopt, bound_heaps, close_inherited, return_large_blocks, return_program, trim_heaps,
+    adopt, bound_heaps, close_inherited, return_large_blocks, return_program, set_variables,
+    trim_heaps,
 };

@@ -29,12 +29,20 @@ struct Stopwatch {
     phases: Vec<Phase>,
 }
 
+/// A file that describes a driver of the node's, for a library that looks for one by files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driver {
+    /// The file's name below [`DRIVERS`](crate::DRIVERS).
+    pub name: String,
+    pub text: String,
+}
+
 /// Lock this process down as the order says, for good. It must have one thread, and be in a
-/// mount namespace of its own, which is changed.
+/// mount namespace of its own, which is changed. It finds `drivers` afterwards.
 ///
 /// # Errors
 /// See [`LockdownError`]. The process is then neither free nor safe: it must end.
-pub fn lock_down(order: &Order) -> Result<Vec<Phase>, LockdownError> {
+pub fn lock_down(order: &Order, drivers: &[Driver]) -> Result<Vec<Phase>, LockdownError> {
     let threads = identity::threads().step(|| "count the threads".to_owned())?;
     if threads != 1 {
         let why = format!("it has {threads} threads, and rights are given up by one only");
@@ -56,7 +64,7 @@ pub fn lock_down(order: &Order) -> Result<Vec<Phase>, LockdownError> {
     devices::make_all(mounted.dev.as_ref(), &order.devices)?;
     let writable = order.task == Task::Compile;
     let cache = order.cache.as_deref().map(|cache| (cache, writable));
-    mounts::mount_own(&root, order.backends.as_deref(), cache)?;
+    mounts::mount_own(&root, order.backends.as_deref(), cache, drivers)?;
     mounts::show_files(&root, order)?;
     watch.lap("own");
     masks::hide(&root, &order.masked_paths)?;
@@ -94,7 +102,12 @@ fn is_the_node_s(own: u64, first: Option<u64>) -> bool {
 }
 
 fn permissions(order: &Order) -> Permissions {
-    Permissions { network: !order.settings.network.is_empty() && order.task == Task::Run }
+    let runs = order.task == Task::Run;
+    Permissions {
+        network: !order.settings.network.is_empty() && runs,
+        // What a driver is asked by the calls of `ioctl` is its own affair.
+        devices: runs && order.devices.iter().any(|device| !devices::is_default(device)),
+    }
 }
 
 // === impl Stopwatch ===

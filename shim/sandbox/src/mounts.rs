@@ -5,19 +5,26 @@
 //! write there. What can't be honoured is refused by its name.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountFlags};
 
 use crate::cgroups;
 use crate::error::{LockdownError, Step as _};
+use crate::lockdown::Driver;
 use crate::order::{Mount, Order};
 use crate::root::{self, Attributes, FORCED, Kind, Root, Tree, by_descriptor};
 
 /// Where a worker finds what is its own: beside the pod's mounts, under a small file system.
 pub const OWN_FOLDER: &str = "/run/wick";
+
+/// Descriptions of the node's drivers, and the same below the worker's own folder.
+pub const DRIVERS: &str = "/run/wick/drivers";
+const DRIVERS_BELOW: &str = "drivers";
 
 /// The node's backends, read-only.
 pub const BACKENDS: &str = "/run/wick/backends";
@@ -125,6 +132,7 @@ pub(crate) fn mount_own(
     root: &Root,
     backends: Option<&Path>,
     cache: Option<(&Path, bool)>,
+    drivers: &[Driver],
 ) -> Result<(), LockdownError> {
     let own = small(root, Path::new(OWN_FOLDER), MountFlags::NOEXEC | MountFlags::NODEV)?;
     if let Some(backends) = backends {
@@ -141,7 +149,24 @@ pub(crate) fn mount_own(
     let image = root.mount_point(Path::new(IMAGE), Kind::Folder)?;
     let attributes = Attributes::of(FORCED | MountAttrFlags::MOUNT_ATTR_RDONLY);
     root.bare()?.attach(image.as_fd(), attributes, Path::new(IMAGE))?;
+    describe(&own, drivers)?;
     root::seal(&own)
+}
+
+/// Write what describes drivers into the worker's own file system.
+fn describe(own: &OwnedFd, drivers: &[Driver]) -> Result<(), LockdownError> {
+    if drivers.is_empty() {
+        return Ok(());
+    }
+    let step = || format!("write the files of {DRIVERS}");
+    rustix::fs::mkdirat(own, DRIVERS_BELOW, Mode::from_raw_mode(0o755)).step(step)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    for Driver { name, text } in drivers {
+        let path = Path::new(DRIVERS_BELOW).join(name);
+        let file = rustix::fs::openat(own, &path, flags, Mode::from_raw_mode(0o644)).step(step)?;
+        File::from(file).write_all(text.as_bytes()).step(step)?;
+    }
+    Ok(())
 }
 
 /// Put single files that the pod mounts into what a bare component sees of its image: guests

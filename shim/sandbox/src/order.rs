@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A worker refuses an order of any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The code of [`Report::Failed`] when the node's cache had no room for what was compiled.
 pub const CACHE_FULL: &str = "cache-full";
@@ -47,6 +47,8 @@ pub struct Order {
     pub hostname: Option<String>,
     /// The node's folder of backends, bound read-only, if there is one.
     pub backends: Option<PathBuf>,
+    /// Kinds of device beside the CPU that its graphs may run on, as `wick.toml` spells them.
+    pub accelerators: Vec<String>,
     /// The node's cache of compiled code and optimised graphs, bound read-only. For
     /// [`Task::Compile`] a folder of its own that it fills.
     pub cache: Option<PathBuf>,

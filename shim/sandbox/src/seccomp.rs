@@ -41,6 +41,9 @@ const FIONREAD: u64 = 0x541b;
 const FIONBIO: u64 = 0x5421;
 const FIOCLEX: u64 = 0x5451;
 
+/// Requests that make a terminal read what nobody has typed: `TIOCSTI` and `TIOCLINUX`.
+const TERMINAL: [u64; 2] = [0x5412, 0x541c];
+
 /// `PAGEMAP_SCAN`, by which wasmtime learns which pages an instance has written.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 
@@ -57,6 +60,8 @@ type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 pub(crate) struct Permissions {
     /// Connect to others, and ask for their names.
     pub network: bool,
+    /// Ask drivers of devices that were granted.
+    pub devices: bool,
 }
 
 /// A compiled list, ready to be put in force.
@@ -130,7 +135,7 @@ fn rules(permissions: Permissions) -> Result<Rules, seccompiler::BackendError> {
     // Limits are read, not set: the second argument is what would be set.
     rules.insert(libc::SYS_prlimit64, one(whole(2, 0)?)?);
     rules.insert(libc::SYS_prctl, any_of(0, &PRCTL)?);
-    rules.insert(libc::SYS_ioctl, any_of(1, &IOCTL)?);
+    rules.insert(libc::SYS_ioctl, requests(permissions)?);
     rules.insert(libc::SYS_socket, sockets(permissions)?);
     // A pair is connected to itself; a socket of its own could reach others of the node.
     rules.insert(libc::SYS_socketpair, one(equal(0, libc::AF_UNIX as u64)?)?);
@@ -143,6 +148,17 @@ const PRCTL: [u64; 3] = [libc::PR_SET_NAME as u64, libc::PR_GET_NAME as u64, PR_
 /// Requests to files and sockets: whether it is a terminal, how much there is to read, whether
 /// calls wait, and which pages were written.
 const IOCTL: [u64; 6] = [TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIOCLEX, PAGEMAP_SCAN];
+
+/// The requests above; to drivers any but those that put words into a terminal.
+fn requests(permissions: Permissions) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    if !permissions.devices {
+        return any_of(1, &IOCTL);
+    }
+    let never = TERMINAL.map(|request| {
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, request)
+    });
+    Ok(vec![SeccompRule::new(never.into_iter().collect::<Result<_, _>>()?)?])
+}
 
 /// Streams of IPv4 and IPv6; with the network granted, packets too, for names.
 fn sockets(permissions: Permissions) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
@@ -185,9 +201,10 @@ mod tests {
 
     #[test]
     fn the_list_compiles_and_has_nothing_that_leads_out() {
-        for network in [false, true] {
-            Filter::new(Permissions { network }).unwrap();
-            let rules = rules(Permissions { network }).unwrap();
+        for (network, devices) in [(false, false), (true, false), (false, true)] {
+            let permissions = Permissions { network, devices };
+            Filter::new(permissions).unwrap();
+            let rules = rules(permissions).unwrap();
             for never in [
                 libc::SYS_execve,
                 libc::SYS_execveat,

@@ -130,6 +130,23 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Set variables of this process, for libraries that look at them. It must have one thread.
+///
+/// # Errors
+/// It has several, which may be looking at the variables.
+#[allow(clippy::disallowed_methods, reason = "the one place that has made sure of its one thread")]
+pub fn set_variables(variables: &[(String, String)]) -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("{threads} threads may look at the variables")));
+    }
+    for (name, value) in variables {
+        // SAFETY: no other thread exists that could read them meanwhile.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
 /// Bound the heaps that threads of this process make for themselves: each keeps what was
 /// freed in it, and a pod has many threads that allocate little.
 pub fn bound_heaps(count: u16) {

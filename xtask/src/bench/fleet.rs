@@ -17,7 +17,7 @@ pub fn run(house: &House, bars: &[String], bench: &mut Command) -> anyhow::Resul
     fleet::more_files()?;
     bench.env("WICK_TEST_MOSQUITTO", mqtt::mosquitto(house)?);
     if bars.is_empty() || bars.iter().any(|bar| bar.starts_with(BESIDE)) {
-        return scale::in_cluster(house, CLUSTER, bench);
+        return scale::in_cluster(house, CLUSTER, &[], bench);
     }
     super::run_it(bench)
 }

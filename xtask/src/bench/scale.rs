@@ -19,18 +19,25 @@ pub fn run(house: &House, bars: &[String], bench: &mut Command) -> anyhow::Resul
         return super::run_it(bench);
     }
     bench.env("WICK_PEER_MLSERVER", clients::environment(house, "benches/peers/mlserver.txt")?);
-    in_cluster(house, CLUSTER, bench)
+    in_cluster(house, CLUSTER, &[], bench)
 }
 
-/// Run a benchmark that installs the chart in a cluster of its own.
-pub fn in_cluster(house: &House, name: &str, bench: &mut Command) -> anyhow::Result<()> {
+/// Run a benchmark with a cluster of its own, which may install the chart; `flags` are those of `cluster up`.
+pub fn in_cluster(
+    house: &House,
+    name: &str,
+    flags: &[String],
+    bench: &mut Command,
+) -> anyhow::Result<()> {
     ensure!(cluster::is_root(), "the benchmark starts a cluster: run it as root");
     shim::build(house)?;
     bench.env("WICK_E2E_CLUSTER", name);
     bench.env("WICK_XTASK", e2e::this_program()?);
     bench.env("WICK_E2E_PROGRAMS", cluster::programs(house)?);
     bench.env(chart::VARIABLE, chart::helm(house)?.context("there is no `go` for Helm")?);
-    cluster::up(house, name)?;
+    let mut up = vec![name.to_owned()];
+    up.extend_from_slice(flags);
+    cluster::up_with(house, &up)?;
     let done = super::run_it(bench);
     let stopped = cluster::down(house, name);
     done.and(stopped)

@@ -16,6 +16,7 @@ const MAX_MAIN: usize = 60;
 const UNSAFE: &[(&str, &str)] = &[
     ("runtime/nn/src/onnxruntime/facts.rs", "ONNX Runtime's C interface"),
     ("runtime/nn/src/onnxruntime/graph.rs", "ONNX Runtime's C interface"),
+    ("runtime/nn/src/onnxruntime/map.rs", "maps libraries, whose own code runs then"),
     ("runtime/nn/src/onnxruntime/value.rs", "ONNX Runtime's C interface"),
     ("runtime/engine/src/program.rs", "maps native code that this user's wick has compiled"),
     ("shim/sandbox/src/sys.rs", "system calls that no crate has, and capabilities"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FOLDER_PREFIX: &str = "onnxruntime-";
 
 /// How the library's file starts; the version follows.
-const FILE_PREFIX: &str = "libonnxruntime.so";
+pub(super) const FILE_PREFIX: &str = "libonnxruntime.so";
 
 /// The newest libonnxruntime in `onnxruntime-*` folders of `folders`; an earlier
 /// folder wins over a newer version in a later one.

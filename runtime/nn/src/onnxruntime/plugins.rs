@@ -75,12 +75,12 @@ pub(super) fn version(library: &Library, device: &Device) -> Option<String> {
     facts::provider_metadata(&pick(library, device)?, c"version")
 }
 
-fn serving(kinds: &[DeviceKind]) -> impl Iterator<Item = &'static Provider> {
+pub(super) fn serving(kinds: &[DeviceKind]) -> impl Iterator<Item = &'static Provider> {
     let serves = |provider: &&Provider| provider.kinds.iter().any(|kind| kinds.contains(kind));
     PROVIDERS.into_iter().filter(serves)
 }
 
-fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(PathBuf, String)> {
+pub(super) fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(PathBuf, String)> {
     newest(folders, &provider.folder_prefix(), provider.library)
 }
 

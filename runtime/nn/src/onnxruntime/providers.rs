@@ -43,6 +43,15 @@ pub struct Provider {
     pub options: &'static [(&'static str, &'static str)],
     /// What packages may tell it.
     pub takes: &'static [Known],
+    /// Libraries of the system that it loads by name, some when it begins and some later, those of its devices'
+    /// drivers included: a worker maps them before it gives up the right to.
+    pub later: &'static [&'static str],
+    /// Whether its drivers are Vulkan's, which are found by files.
+    pub vulkan: bool,
+    /// How the names of its devices' files start.
+    pub nodes: &'static [&'static str],
+    /// Variables that tell its libraries which devices to use: a container's reach them.
+    pub environment: &'static [&'static str],
     /// Whether it makes engines of graphs, which are kept.
     pub compiles: bool,
     /// Package and version at PyPI.
@@ -81,6 +90,14 @@ impl Provider {
     }
 }
 
+/// Whether a container's variable is one that a provider's libraries look at and may be told.
+pub fn may_be_told(variable: &str) -> bool {
+    let looks = |provider: &Provider| {
+        provider.environment.contains(&variable) || provider.on_cpu == Some(variable)
+    };
+    PROVIDERS.into_iter().any(looks)
+}
+
 /// The row of a name.
 pub fn named(name: &str) -> Option<&'static Provider> {
     PROVIDERS.into_iter().find(|provider| provider.name == name)
@@ -109,5 +126,7 @@ mod tests {
             }
         }
         assert!(named("cuda").is_some() && named("cpu").is_none());
+        assert!(may_be_told("CUDA_VISIBLE_DEVICES") && may_be_told("WICK_QNN_EMULATOR"));
+        assert!(!may_be_told("LD_LIBRARY_PATH") && !may_be_told("VK_DRIVER_FILES"));
     }
 }

@@ -1,7 +1,7 @@
 //! `wick worker`: one container of a pod. The shim starts it, nobody types it.
 //!
 //! ```text
-//!  one thread:  order ─▶ backend libraries ─▶ lock down ─▶ Ready ─▶ wait for Go
+//!  one thread:  order ─▶ backend libraries, drivers ─▶ lock down ─▶ Ready ─▶ wait for Go
 //!  then:        threads, port ─▶ Started ─▶ open the package, load, warm ─▶ serve, or run
 //! ```
 //!
@@ -17,14 +17,16 @@ mod signals;
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use wick_engine::{Engine, EngineSettings};
-use wick_nn::{Nn, NnSettings};
+use wick_nn::{Nn, NnSettings, Preloaded, Wanted};
+use wick_package::DeviceKind;
 use wick_sandbox::order::{CACHE_FULL, Go, Order, Phase, Report, Task, VERSION};
-use wick_sandbox::{BACKENDS, CACHE, Channel, LockdownError, Signals, Woken};
+use wick_sandbox::{BACKENDS, CACHE, Channel, DRIVERS, Driver, LockdownError, Signals, Woken};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -62,6 +64,8 @@ struct Worker {
     start: Instant,
     /// What was done before there was a log.
     phases: Vec<Phase>,
+    /// Backend libraries and drivers, which can't be mapped any more after the lockdown.
+    mapped: Preloaded,
 }
 
 /// Runs before any other thread of this process exists.
@@ -78,7 +82,8 @@ pub fn run(args: &WorkerArgs) -> Outcome<ExitCode> {
     wick_sandbox::bound_heaps(HEAPS);
     wick_sandbox::return_large_blocks();
     let order = receive_order(&mut channel).map_err(|failure| told(&mut channel, failure))?;
-    let mut worker = Worker { channel, order, signals, start, phases: Vec::new() };
+    let mut worker =
+        Worker { channel, order, signals, start, phases: Vec::new(), mapped: Preloaded::default() };
     match worker.prepare() {
         Ok(None) => {}
         Ok(Some(code)) => return Ok(code),
@@ -119,11 +124,15 @@ impl Worker {
         let mut phases = vec![Phase::since("order", self.start)];
         let libraries = Instant::now();
         if let Some(backends) = &self.order.backends {
-            let loaded = wick_nn::preload(std::slice::from_ref(backends));
-            loaded.map_err(|error| Failure::of(&error))?;
+            self.mapped = map(&self.order, backends)?;
         }
         phases.push(Phase::since("backends", libraries));
-        phases.extend(wick_sandbox::lock_down(&self.order).map_err(|error| refused(&error))?);
+        let drivers: Vec<_> = self.mapped.drivers.iter().map(driver).collect();
+        let locked = wick_sandbox::lock_down(&self.order, &drivers);
+        phases.extend(locked.map_err(|error| refused(&error))?);
+        // Not before: what a container says must not decide what is mapped.
+        let variables = self.variables();
+        wick_sandbox::set_variables(&variables).context("tell libraries of providers")?;
         let lost = |error: &dyn Display| {
             Failure::new(Exit::Failure, "channel", format_args!("the shim is gone: {error}"))
         };
@@ -149,6 +158,9 @@ impl Worker {
         };
         // There was no log when these were.
         trace(&std::mem::take(&mut self.phases));
+        for refusal in &self.mapped.refused {
+            tracing::debug!(what = refusal.what, "not mapped: {}", refusal.why);
+        }
         let settings = self.nn_settings();
         let ended = host::block_on(settings.cpus, async {
             match self.order.task {
@@ -175,7 +187,7 @@ impl Worker {
         }
         self.started(None, start)?;
         let mut signals = signals::Listening::new(&self.signals)?;
-        let (package, grants) = package::open(&self.order)?;
+        let (package, _) = package::open(&self.order)?;
         // What is made in them is for workers of any user.
         let folders = [self.cache(COMPONENTS), self.cache(GRAPHS)];
         for folder in folders.into_iter().flatten() {
@@ -184,7 +196,7 @@ impl Worker {
         }
         let host = self.host(settings)?;
         tokio::select! {
-            loaded = host.engine.load(package, grants) => {
+            loaded = host.engine.compile(&package) => {
                 loaded.map_err(|error| Failure::of(&error))?;
                 host.engine.unkept().map_or(Ok(ExitCode::SUCCESS), |error| Err(unkept(error)))
             }
@@ -205,10 +217,26 @@ impl Worker {
     /// Backends and cache are where the lockdown has put them.
     fn nn_settings(&self) -> NnSettings {
         let mut settings = NnSettings::detect();
-        settings.onnxruntime = None;
+        settings.onnxruntime = self.runtime();
         settings.backend_dirs = self.order.backends.iter().map(|_| BACKENDS.into()).collect();
         settings.cache = self.cache(GRAPHS);
         settings
+    }
+
+    /// The ONNX Runtime that was mapped.
+    fn runtime(&self) -> Option<PathBuf> {
+        let below = self.mapped.runtime.as_ref()?.strip_prefix(self.order.backends.as_ref()?);
+        Some(Path::new(BACKENDS).join(below.ok()?))
+    }
+
+    /// What libraries of providers are told: where drivers are, and those of the container's variables that
+    /// choose between devices.
+    fn variables(&self) -> Vec<(String, String)> {
+        let drivers = self.mapped.variables(Path::new(DRIVERS));
+        let told = self.order.env.iter().filter_map(|variable| variable.split_once('='));
+        let told = told.filter(|(name, _)| wick_nn::providers::may_be_told(name));
+        let told = told.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        told.chain(drivers).collect()
     }
 
     fn host(&self, settings: NnSettings) -> Outcome<Host> {
@@ -220,12 +248,26 @@ impl Worker {
         Ok(Host { engine, cpus })
     }
 
-    fn cache(&self, name: &str) -> Option<std::path::PathBuf> {
-        let folder = std::path::Path::new(CACHE).join(name);
+    fn cache(&self, name: &str) -> Option<PathBuf> {
+        let folder = Path::new(CACHE).join(name);
         // A cache that can only be read has the folder or nothing for us.
         let usable = self.order.task == Task::Compile || folder.is_dir();
         (self.order.cache.is_some() && usable).then_some(folder)
     }
+}
+
+/// Map the libraries that the order's package may need.
+fn map(order: &Order, backends: &Path) -> Outcome<Preloaded> {
+    let wanted = |kind: &DeviceKind| order.accelerators.iter().any(|one| one == kind.as_str());
+    let kinds: Vec<DeviceKind> = DeviceKind::ALL.into_iter().filter(wanted).collect();
+    let nodes: Vec<PathBuf> = order.devices.iter().map(|device| device.path.clone()).collect();
+    let folders = [backends.to_owned()];
+    let wanted = Wanted { folders: &folders, kinds: &kinds, nodes: &nodes };
+    wick_nn::preload(wanted).map_err(|error| Failure::of(&error))
+}
+
+fn driver(file: &wick_nn::DriverFile) -> Driver {
+    Driver { name: file.name.clone(), text: file.text.clone() }
 }
 
 /// What the process answers that `signal` has ended.

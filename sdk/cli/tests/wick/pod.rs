@@ -99,6 +99,7 @@ impl Pod {
             apparmor: None,
             hostname: None,
             backends: None,
+            accelerators: Vec::new(),
             cache: None,
             settings: Settings { addr: Some("127.0.0.1:0".into()), ..Settings::default() },
         };

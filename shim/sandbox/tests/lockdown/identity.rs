@@ -1,6 +1,6 @@
 //! Who a worker is after its lockdown, and what it may do.
 
-use wick_sandbox::order::{Rlimit, User};
+use wick_sandbox::order::{Device, Rlimit, User};
 
 use crate::support::{Case, root_or_skip};
 
@@ -72,6 +72,35 @@ fn nothing_leads_out_of_the_sandbox() {
         answers.error("run:/proc/self/exe", &[libc::EPERM]);
         answers.ok("threads");
     }
+}
+
+#[test]
+fn drivers_are_asked_only_where_a_device_was_granted() {
+    if !root_or_skip() {
+        return;
+    }
+    let (ioctl, stream) = (libc::SYS_ioctl, 0);
+    let [driver, terminal] =
+        [0x1234, libc::TIOCSTI].map(|request| format!("call:{ioctl},{stream},{request}"));
+    let mut case = Case::new();
+    let device = |major, minor| Device {
+        path: "/dev/accel/one".into(),
+        kind: 'c',
+        major,
+        minor,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    for devices in [vec![], vec![device(1, 3)]] {
+        case.order.devices = devices;
+        case.run(&[&driver]).error(&driver, &[libc::EPERM]);
+    }
+    case.order.devices = vec![device(10, 229)];
+    let answers = case.run(&[&driver, &terminal]);
+    // The stream has no such request: the call was made.
+    answers.error(&driver, &[libc::ENOTTY, libc::EINVAL]);
+    answers.error(&terminal, &[libc::EPERM]);
 }
 
 #[test]

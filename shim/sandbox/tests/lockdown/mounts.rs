@@ -211,10 +211,17 @@ fn backends_and_cache_have_their_places() {
     let mut case = Case::new();
     case.order.backends = Some(case.volume("backends"));
     case.order.cache = Some(case.volume("cache"));
-    let actions = ["read:/run/wick/backends/inside", "write:/run/wick/cache/new"];
+    let actions = [
+        "read:/run/wick/backends/inside",
+        "write:/run/wick/cache/new",
+        "read:/run/wick/drivers/0-one.json",
+        "write:/run/wick/drivers/0-one.json",
+    ];
     let answers = case.run(&actions);
     assert_eq!(answers.ok(actions[0]), "of backends");
     answers.error(actions[1], &[libc::EROFS]);
+    assert_eq!(answers.ok(actions[2]), "of a driver");
+    answers.error(actions[3], &[libc::EROFS, libc::EACCES]);
     case.order.task = Task::Compile;
     let answers = case.run(&actions);
     answers.ok(actions[1]);

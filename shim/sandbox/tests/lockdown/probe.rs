@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use rustix::thread::UnshareFlags;
-use wick_sandbox::{Channel, Order};
+use wick_sandbox::{Channel, Driver, Order};
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -43,7 +43,8 @@ fn inner(actions: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     wick_sandbox::close_inherited(0)?;
     let mut channel = Channel::new(wick_sandbox::adopt(0)?);
     let order: Order = channel.receive(None)?;
-    let phases = match wick_sandbox::lock_down(&order) {
+    let driver = Driver { name: "0-one.json".to_owned(), text: "of a driver".to_owned() };
+    let phases = match wick_sandbox::lock_down(&order, &[driver]) {
         Ok(phases) => phases,
         Err(error) => {
             println!("lockdown => {}: {error}", error.code());

@@ -56,6 +56,7 @@ impl Case {
             apparmor: None,
             hostname: None,
             backends: None,
+            accelerators: Vec::new(),
             cache: None,
             settings: Settings::default(),
         };

@@ -1,0 +1,104 @@
+//! Packages for a GPU in pods: WebGPU on a software driver that the node has, in the worker's sandbox.
+//! The driver is Mesa's, which `cargo xtask e2e` unpacks and names in containerd's environment.
+
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use support::{END_TIMEOUT, PORT, Pod};
+use wick_e2e::cluster::Cluster;
+use wick_e2e::filetype::{self, PYTHON};
+use wick_e2e::http;
+use wick_e2e::package;
+
+/// How far apart scores may be: the tolerance of FP32.
+const APART: f64 = 0.002;
+
+/// Lets a software driver count as a GPU.
+const SOFTWARE: &str = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER";
+
+/// Magika behind its handler, for these kinds of device.
+fn filetype_for(cluster: &Cluster, version: &str, devices: &str) -> anyhow::Result<String> {
+    let scratch = tempfile::tempdir().context("make a folder")?;
+    let folder = scratch.path().join("package");
+    package::example_as("filetype", version, &folder)?;
+    let manifest = folder.join("wick.toml");
+    let text = fs::read_to_string(&manifest)?;
+    let path = "path = \"model.onnx\"";
+    ensure!(text.contains(path), "the example has another manifest");
+    let on = format!("{path}\ndevices = [{devices}]\nmin_device_share = 0.5");
+    fs::write(&manifest, text.replacen(path, &on, 1))?;
+    let reference = format!("docker.io/local/filetype-for:{version}");
+    package::import(cluster, &folder, &reference)?;
+    Ok(reference)
+}
+
+fn score(addr: SocketAddr, text: &str) -> anyhow::Result<(String, f64)> {
+    let answer = filetype::ask(addr, text)?;
+    ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
+    let answer: Value = serde_json::from_slice(&answer.body)?;
+    let output = |name: &str| {
+        let outputs = answer["outputs"].as_array().into_iter().flatten();
+        outputs.clone().find(|output| output["name"] == name).map(|o| o["data"][0].clone())
+    };
+    let label = output("label").and_then(|label| label.as_str().map(str::to_owned));
+    let score = output("score").and_then(|score| score.as_f64());
+    Ok((label.context("no label")?, score.context("no score")?))
+}
+
+/// What a model says its graph runs on.
+fn graph(addr: SocketAddr) -> anyhow::Result<Value> {
+    let answer = http::get(addr, "/v2/models/filetype")?;
+    let about: Value = serde_json::from_slice(&answer.body)?;
+    Ok(about["properties"]["graphs"][0].clone())
+}
+
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn a_package_for_the_gpu_runs_on_it_and_answers_as_on_the_cpu() -> anyhow::Result<()> {
+    let cluster = Cluster::attach()?;
+    let space = cluster.kubectl.namespace("providers")?;
+    let env = json!([{"name": SOFTWARE, "value": "1"}]);
+    let on_gpu = filetype_for(&cluster, "7.0.1", "\"gpu\"")?;
+    space.apply(&Pod::new("gpu", &on_gpu).probed().container("env", env).yaml())?;
+    let on_cpu = filetype_for(&cluster, "7.0.2", "\"gpu\", \"cpu\"")?;
+    // Without the variable its driver counts as no GPU, and the package permits the CPU.
+    space.apply(&Pod::new("cpu", &on_cpu).probed().yaml())?;
+    let gpu: SocketAddr = (space.ready_pod("gpu")?, PORT).into();
+    let cpu: SocketAddr = (space.ready_pod("cpu")?, PORT).into();
+    let (about_gpu, about_cpu) = (graph(gpu)?, graph(cpu)?);
+    ensure!(about_gpu["device"]["kind"] == "gpu", "{about_gpu}");
+    ensure!(about_gpu.to_string().contains("WebGpuExecutionProvider"), "{about_gpu}");
+    ensure!(about_cpu["device"]["kind"] == "cpu", "{about_cpu}");
+    ensure!(about_cpu.to_string().contains("webgpu"), "nothing says why not: {about_cpu}");
+    for text in [PYTHON, "#!/bin/sh\nset -e\necho one\n", "{\"a\": [1, 2], \"b\": null}\n"] {
+        let ((label, score), (other, beside)) = (score(gpu, text)?, score(cpu, text)?);
+        ensure!(
+            label == other && (score - beside).abs() <= APART,
+            "{label} {score}, {other} {beside}"
+        );
+    }
+    let metrics = http::get(gpu, "/metrics")?.text();
+    ensure!(metrics.contains("wick_device_share"), "{metrics}");
+    space.delete()
+}
+
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn a_package_without_its_device_is_never_ready_and_says_why() -> anyhow::Result<()> {
+    let cluster = Cluster::attach()?;
+    let space = cluster.kubectl.namespace("providers")?;
+    let image = filetype_for(&cluster, "7.0.3", "\"gpu\"")?;
+    space.apply(&Pod::new("without", &image).probed().yaml())?;
+    let message = space.wait("pod/without", "ended", END_TIMEOUT, |pod| {
+        let status = &pod["status"]["containerStatuses"][0];
+        ensure!(status["ready"] != true, "it is ready: {status}");
+        let state = |name: &str| status[name]["terminated"]["message"].as_str().map(str::to_owned);
+        Ok(state("state").or_else(|| state("lastState")))
+    })?;
+    ensure!(message.contains("webgpu: it finds no device here"), "{message}");
+    space.delete()
+}
