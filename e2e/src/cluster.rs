@@ -67,6 +67,8 @@ pub struct Ours {
     pub shim: PathBuf,
     /// Where CDI specifications are read.
     pub cdi: PathBuf,
+    /// The kubelet's folder, where it meets drivers.
+    pub kubelet: PathBuf,
     /// The policy of its node, read at each start of a package.
     pub policy: PathBuf,
     /// The node's store of signatures.

@@ -4,14 +4,12 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use support::node::{Folder, Process};
+use support::node::{DEVICE, Folder, Process};
 use support::{END_TIMEOUT, Pod, images, outputs};
 use wick_e2e::cluster::Cluster;
-use wick_e2e::image::Image;
 use wick_e2e::kubectl::Namespace;
 use wick_e2e::wait::wait;
 
@@ -19,23 +17,18 @@ use wick_e2e::wait::wait;
 const RESOURCE: &str = "wick.test/harmless";
 const DEVICES: u32 = 3;
 
-/// Opening it does no harm: it only hands out file systems of one's own.
-const DEVICE: &str = "/dev/fuse";
-
 /// Where the kubelet and its plugins meet.
 const SOCKETS: &str = "/var/lib/kubelet/device-plugins";
 
 /// The plugin as vendors deploy it: an ordinary pod with a view of the kubelet's folder.
 fn plugin(cluster: &Cluster, allocation: &Value) -> anyhow::Result<Value> {
-    let reference = "docker.io/local/device-plugin:1";
-    let image = Image::new(reference).entrypoint(&["/device-plugin"]);
-    cluster.import(&image.program("/device-plugin", &cluster.program("device-plugin")?)?)?;
+    let image = images::program(cluster, "device-plugin")?;
     Ok(json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plugin"},
         "spec": {
             "terminationGracePeriodSeconds": 2,
             "containers": [{
-                "name": "plugin", "image": reference, "imagePullPolicy": "IfNotPresent",
+                "name": "plugin", "image": image, "imagePullPolicy": "IfNotPresent",
                 "args": [RESOURCE, DEVICES.to_string(), allocation.to_string()],
                 "volumeMounts": [{"name": "sockets", "mountPath": SOCKETS}],
             }],
@@ -52,18 +45,6 @@ fn offered(cluster: &Cluster, space: &Namespace, count: u32) -> anyhow::Result<(
         Ok((found.as_str().unwrap_or("0") == count.to_string()).then_some(()))
     });
     offered.with_context(|| space.dump())
-}
-
-fn check_node(process: &Process, path: &str) -> anyhow::Result<()> {
-    let number = fs::metadata(DEVICE).with_context(|| format!("no {DEVICE}"))?.rdev();
-    let node = fs::metadata(process.inside(path)).with_context(|| format!("no {path}"))?;
-    ensure!(node.file_type().is_char_device() && node.rdev() == number, "{path}: {node:?}");
-    let (major, minor) = ((number >> 8) & 0xfff, number & 0xff);
-    let line = format!("c {major}:{minor} rw");
-    let devices = process.devices()?;
-    let allowed = devices.is_none_or(|text| text.lines().any(|known| known == line));
-    ensure!(allowed, "{path} may not be opened");
-    Ok(())
 }
 
 #[test]
@@ -107,8 +88,8 @@ fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyho
     let holder = Pod::new("holder", image).args(&["tick"]).container("resources", limits);
     space.apply(&holder.yaml())?;
     let holder = Process::of(&cluster, &space, "holder", "main")?;
-    check_node(&holder, "/dev/harmless/plain")?;
-    check_node(&holder, "/dev/harmless/named")?;
+    holder.check_device("/dev/harmless/plain")?;
+    holder.check_device("/dev/harmless/named")?;
 
     space.apply(&Pod::of_runs("without", image, &runs[..1]).yaml())?;
     let [env] = outputs(&space, "without", ["env"])?;
@@ -118,7 +99,7 @@ fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyho
     for path in ["/dev/harmless", "/driver"] {
         ensure!(!other.inside(path).exists(), "a pod without a device has {path}");
     }
-    ensure!(check_node(&other, "/dev/harmless/plain").is_err(), "it has the device");
+    ensure!(other.check_device("/dev/harmless/plain").is_err(), "it has the device");
     space.run(&["delete", "pod", "plugin"])?;
     offered(&cluster, &space, 0)?;
     space.delete()

@@ -8,17 +8,13 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use support::node::{Folder, Process};
+use support::node::{DEVICE, Folder, Process};
 use support::{END_TIMEOUT, PORT, Pod, images, outputs, status};
 use wick_e2e::cluster::{Cluster, xtask};
 use wick_e2e::http;
 use wick_e2e::image::{Built, digest};
 use wick_e2e::registry;
 use wick_e2e::wait::wait;
-
-/// A device that does no harm: it only hands out file systems of one's own, and opening it
-/// needs nothing but the right to.
-const DEVICE: &str = "/dev/fuse";
 
 /// What Pod Security's `restricted` insists on, for a container.
 fn restricted() -> Value {

@@ -85,6 +85,14 @@ pub mod images {
         Ok(reference)
     }
 
+    /// A program of the harness, which is all that its image has.
+    pub fn program(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+        let (reference, path) = (format!("docker.io/local/{name}:1"), format!("/{name}"));
+        let image = wick_e2e::image::Image::new(&reference).entrypoint(&[&path]);
+        cluster.import(&image.program(&path, &cluster.program(name)?)?)?;
+        Ok(reference)
+    }
+
     /// A bare `wasi:http` component.
     pub fn web(cluster: &Cluster) -> anyhow::Result<&'static str> {
         let reference = "docker.io/local/bare-web:1";

@@ -2,6 +2,7 @@
 //! clusters whose node is the machine that the tests run on.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,10 @@ use super::{END_TIMEOUT, status};
 
 /// Where control groups are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";
+
+/// A device that does no harm: it only hands out file systems of one's own, and opening it
+/// needs nothing but the right to.
+pub const DEVICE: &str = "/dev/fuse";
 
 /// The first process of a container, and with it the container.
 pub struct Process {
@@ -100,6 +105,19 @@ impl Process {
             return Ok(None);
         }
         Ok(Some(fs::read_to_string(self.group("devices")?.join("devices.list"))?))
+    }
+
+    /// Check that it has [`DEVICE`] at this path, and may open it.
+    pub fn check_device(&self, path: &str) -> anyhow::Result<()> {
+        let number = fs::metadata(DEVICE).with_context(|| format!("no {DEVICE}"))?.rdev();
+        let node = fs::metadata(self.inside(path)).with_context(|| format!("no {path}"))?;
+        ensure!(node.file_type().is_char_device() && node.rdev() == number, "{path}: {node:?}");
+        let (major, minor) = ((number >> 8) & 0xfff, number & 0xff);
+        let line = format!("c {major}:{minor} rw");
+        let devices = self.devices()?;
+        let allowed = devices.is_none_or(|text| text.lines().any(|known| known == line));
+        ensure!(allowed, "{path} may not be opened");
+        Ok(())
     }
 
     fn is_v1(&self) -> bool {

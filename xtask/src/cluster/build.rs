@@ -27,6 +27,13 @@ const CONTAINERD_MODULE: &str = "github.com/containerd/containerd/v2";
 /// Module of containerd before.
 const CONTAINERD_1_MODULE: &str = "github.com/containerd/containerd";
 
+/// The sources of a program in Go that uses other modules.
+const GO_SOURCES: &[&str] = &["main.go", "go.mod", "go.sum"];
+
+/// Programs in Go for images, each in a folder of its name, with their sources.
+const GO_PROGRAMS: &[(&str, &[&str])] =
+    &[("httpd", &["main.go", "go.mod"]), ("device-plugin", GO_SOURCES), ("dra-driver", GO_SOURCES)];
+
 /// Where everything is. Folders, except for the images' programs.
 pub struct Binaries {
     /// `kube`: etcd and Kubernetes.
@@ -39,7 +46,7 @@ pub struct Binaries {
     pub coredns: PathBuf,
     /// Debian's registry and network plugins, unpacked.
     pub debian: PathBuf,
-    /// `pause`, `httpd` and `device-plugin`, for images.
+    /// `pause`, `httpd`, `device-plugin` and `dra-driver`, for images.
     pub programs: PathBuf,
 }
 
@@ -95,7 +102,7 @@ impl Builder {
 
     fn kube(&self) -> anyhow::Result<PathBuf> {
         let source = self.root.join("cluster/kube");
-        let digest = digest(&source, &["main.go", "go.mod", "go.sum"])?;
+        let digest = digest(&source, GO_SOURCES)?;
         let name = format!("kube-{}-{digest}", pins::KUBERNETES);
         self.make(&name, "etcd and Kubernetes, which takes minutes", |out| {
             let package = "k8s.io/component-base/version";
@@ -156,16 +163,16 @@ impl Builder {
     /// What the images of the harness and of its tests hold, linked statically.
     fn programs(&self) -> anyhow::Result<PathBuf> {
         let source = self.root.join("images");
-        let ours = ["httpd", "device-plugin"];
-        let files = ["pause/pause.c", "httpd/main.go", "httpd/go.mod"];
-        let plugin = ["main.go", "go.mod", "go.sum"].map(|file| format!("device-plugin/{file}"));
-        let files: Vec<&str> = files.into_iter().chain(plugin.iter().map(String::as_str)).collect();
+        let mut files = vec!["pause/pause.c".to_owned()];
+        for (name, sources) in GO_PROGRAMS {
+            files.extend(sources.iter().map(|file| format!("{name}/{file}")));
+        }
         let digest = digest(&source, &files)?;
         self.make(&format!("programs-{digest}"), "the images' programs", |out| {
             let mut gcc = Command::new("gcc");
             gcc.args(["-Os", "-static", "-s", "-o"]).arg(out.join("pause"));
             tools::run(gcc.arg(source.join("pause/pause.c")))?;
-            ours.iter().try_for_each(|name| {
+            GO_PROGRAMS.iter().try_for_each(|(name, _)| {
                 let mut go = go("build", "-s -w");
                 go.env("CGO_ENABLED", "0").current_dir(source.join(name));
                 tools::run(go.arg("-o").arg(out.join(name)).arg("."))
@@ -244,7 +251,7 @@ fn go(command: &str, flags: &str) -> Command {
 }
 
 /// A short digest of files, for what is built from our own sources.
-fn digest(folder: &Path, files: &[&str]) -> anyhow::Result<String> {
+fn digest(folder: &Path, files: &[impl AsRef<Path>]) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     for file in files {
         let path = folder.join(file);
