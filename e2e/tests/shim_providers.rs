@@ -12,6 +12,7 @@ use support::{END_TIMEOUT, PORT, Pod};
 use wick_e2e::cluster::Cluster;
 use wick_e2e::filetype::{self, PYTHON};
 use wick_e2e::http;
+use wick_e2e::kubectl::Namespace;
 use wick_e2e::package;
 
 /// How far apart scores may be: the tolerance of FP32.
@@ -86,6 +87,31 @@ fn a_package_for_the_gpu_runs_on_it_and_answers_as_on_the_cpu() -> anyhow::Resul
     space.delete()
 }
 
+/// The message of a pod that ends without having been ready.
+fn message(space: &Namespace, pod: &str) -> anyhow::Result<String> {
+    space.wait(&format!("pod/{pod}"), "ended", END_TIMEOUT, |pod| {
+        let status = &pod["status"]["containerStatuses"][0];
+        ensure!(status["ready"] != true, "it is ready: {status}");
+        let state = |name: &str| status[name]["terminated"]["message"].as_str().map(str::to_owned);
+        Ok(state("state").or_else(|| state("lastState")))
+    })
+}
+
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn a_package_that_needs_more_of_its_device_than_its_pod_may_have_is_refused() -> anyhow::Result<()>
+{
+    let cluster = Cluster::attach()?;
+    let space = cluster.kubectl.namespace("providers")?;
+    let image = filetype_for(&cluster, "7.0.4", "\"gpu\"")?;
+    let env = json!([{"name": SOFTWARE, "value": "1"}]);
+    let pod = Pod::new("small", &image).probed().container("env", env);
+    space.apply(&pod.annotation("wick.dev/device-memory", "1Mi").yaml())?;
+    let message = message(&space, "small")?;
+    ensure!(message.contains("wick.dev/device-memory"), "{message}");
+    space.delete()
+}
+
 #[test]
 #[ignore = "needs root and a cluster; cargo xtask e2e"]
 fn a_package_without_its_device_is_never_ready_and_says_why() -> anyhow::Result<()> {
@@ -93,12 +119,7 @@ fn a_package_without_its_device_is_never_ready_and_says_why() -> anyhow::Result<
     let space = cluster.kubectl.namespace("providers")?;
     let image = filetype_for(&cluster, "7.0.3", "\"gpu\"")?;
     space.apply(&Pod::new("without", &image).probed().yaml())?;
-    let message = space.wait("pod/without", "ended", END_TIMEOUT, |pod| {
-        let status = &pod["status"]["containerStatuses"][0];
-        ensure!(status["ready"] != true, "it is ready: {status}");
-        let state = |name: &str| status[name]["terminated"]["message"].as_str().map(str::to_owned);
-        Ok(state("state").or_else(|| state("lastState")))
-    })?;
+    let message = message(&space, "without")?;
     ensure!(message.contains("webgpu: it finds no device here"), "{message}");
     space.delete()
 }

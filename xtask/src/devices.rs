@@ -2,6 +2,8 @@
 //! without an accelerator can run honestly runs everywhere: WebGPU on Mesa's software Vulkan,
 //! and Qualcomm's NPU in its emulator. Hardware is tried where there is some.
 
+mod silicon;
+
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,7 @@ pub fn run(house: &House) -> anyhow::Result<Counts> {
     } else {
         println!("cuda: no such device: this machine has no driver of NVIDIA's");
     }
+    passed += checks.silicon()?;
     Ok(Counts { passed, ..Counts::default() })
 }
 

@@ -76,6 +76,8 @@ pub struct Settings {
     pub log: Option<String>,
     /// Milliseconds that requests have to finish after SIGTERM: `wick.dev/drain`.
     pub drain_ms: Option<u64>,
+    /// Most bytes of the package's graphs on one GPU or NPU: `wick.dev/device-memory`.
+    pub device_memory: Option<u64>,
     /// Milliseconds of these in which new requests are still answered: `wick.dev/linger`.
     pub linger_ms: Option<u64>,
 }

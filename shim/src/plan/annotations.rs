@@ -10,8 +10,18 @@ use wick_sandbox::order::Settings;
 use super::Refusal;
 
 const PREFIX: &str = "wick.dev/";
-const KNOWN: [&str; 9] =
-    ["addr", "backends", "drain", "linger", "log", "network", "ordinary", "prefetch", "signature"];
+const KNOWN: [&str; 10] = [
+    "addr",
+    "backends",
+    "device-memory",
+    "drain",
+    "linger",
+    "log",
+    "network",
+    "ordinary",
+    "prefetch",
+    "signature",
+];
 
 /// Longest text of one annotation, but for a signature's envelope.
 const MAX_LENGTH: usize = 4096;
@@ -68,6 +78,7 @@ fn take(name: &str, value: &str, wishes: &mut Wishes) -> Result<(), String> {
         "drain" => settings.drain_ms = Some(duration(value)?),
         "linger" => settings.linger_ms = Some(duration(value)?),
         "backends" => wishes.wants_backends = flag(value)?,
+        "device-memory" => settings.device_memory = Some(bytes(value)?),
         "prefetch" => wishes.prefetch = flag(value)?,
         // Only a policy reads it.
         "signature" => wishes.signature = Some(value.to_owned()),
@@ -110,6 +121,24 @@ fn filter(value: &str) -> Result<String, String> {
     } else {
         Err(format!("`{value}` is not a log filter, such as `info,wick_serve=debug`"))
     }
+}
+
+/// Bytes as Kubernetes writes amounts: `512Mi`, `2G` or `1048576`.
+fn bytes(value: &str) -> Result<u64, String> {
+    let wrong = || format!("`{value}` is not a number of bytes, such as `512Mi` or `2Gi`");
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &value[digits.len()..] {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(scale).ok_or_else(wrong)
 }
 
 /// `1500ms`, `20s` or `2m`, in milliseconds.

@@ -39,6 +39,7 @@ fn a_kubelets_container_is_understood() {
     assert_eq!(order.settings.addr.as_deref(), Some("0.0.0.0:9000"));
     assert_eq!(order.settings.network, ["db.local:5432", "10.0.0.1:80"]);
     assert_eq!(order.settings.drain_ms, Some(20_000));
+    assert_eq!(order.settings.device_memory, Some(512 << 20));
     assert_eq!(order.devices[0].mode, 0o660);
     assert_eq!(order.masked_paths.len(), 2);
     assert_eq!(plan.oom_score_adj, Some(968));
@@ -98,6 +99,11 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ("/hooks/startContainer", json!([{"path": "/x"}]), "hooks.startContainer"),
         ("/annotations/wick.dev~1addr", json!("nowhere"), "annotation wick.dev/addr"),
         ("/annotations/wick.dev~1drain", json!("20"), "annotation wick.dev/drain"),
+        (
+            "/annotations/wick.dev~1device-memory",
+            json!("1GiB"),
+            "annotation wick.dev/device-memory",
+        ),
         ("/annotations/wick.dev~1network", json!("http://a"), "annotation wick.dev/network"),
         ("/annotations/wick.dev~1adr", json!("x"), "annotation wick.dev/adr"),
         ("/annotations/wick.dev~1adr.web", json!("x"), "annotation wick.dev/adr.web"),

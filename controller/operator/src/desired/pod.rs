@@ -30,6 +30,10 @@ const TERMINATION_SECONDS: i64 = 30;
 pub const SIGNATURE: &str = "wick.dev/signature";
 const NETWORK: &str = "wick.dev/network";
 
+/// The annotation by which a worker bounds what it has on a device, and the resource by which the scheduler counts
+/// what all pods of a node have.
+const DEVICE_MEMORY: &str = "wick.dev/device-memory";
+
 pub fn metadata(owner: &Owner<'_>, revision: &Revision) -> ObjectMeta {
     let mut annotations = BTreeMap::new();
     if let Some(envelope) = revision.envelope() {
@@ -37,6 +41,9 @@ pub fn metadata(owner: &Owner<'_>, revision: &Revision) -> ObjectMeta {
     }
     if !revision.template.network.is_empty() {
         annotations.insert(NETWORK.to_owned(), revision.template.network.join(", "));
+    }
+    if let Some(amount) = revision.template.resources.limits.get(DEVICE_MEMORY) {
+        annotations.insert(DEVICE_MEMORY.to_owned(), amount.to_string());
     }
     ObjectMeta {
         labels: Some(owner.labels(Some(revision)).into_iter().collect()),

@@ -62,7 +62,10 @@ fn what_a_model_says_about_its_pods_is_in_them() {
             {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "mode"}}},
         ],
         "network": ["a.example:1", "b.example:2"],
-        "resources": {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": 1}},
+        "resources": {
+            "requests": {"cpu": "1"},
+            "limits": {"nvidia.com/gpu": 1, "wick.dev/device-memory": "2Gi"},
+        },
         "devices": [{"name": "npu", "resourceClaimTemplateName": "small", "request": "any"}],
         "scheduling": {
             "nodeSelector": {"kubernetes.io/arch": "arm64"},
@@ -79,14 +82,17 @@ fn what_a_model_says_about_its_pods_is_in_them() {
     let container = &pod["containers"][0];
     assert_eq!(
         template["metadata"]["annotations"],
-        json!({"wick.dev/network": "a.example:1, b.example:2"})
+        json!({
+            "wick.dev/network": "a.example:1, b.example:2",
+            "wick.dev/device-memory": "2Gi",
+        })
     );
     assert_eq!(container["env"], spec["env"]);
     assert_eq!(
         container["resources"],
         json!({
             "requests": {"cpu": "1"},
-            "limits": {"nvidia.com/gpu": "1"},
+            "limits": {"nvidia.com/gpu": "1", "wick.dev/device-memory": "2Gi"},
             "claims": [{"name": "npu", "request": "any"}],
         })
     );
@@ -107,7 +113,10 @@ fn what_a_model_says_about_its_pods_is_in_them() {
 /// The shim refuses annotations `wick.dev/…` of a pod that it does not know.
 #[test]
 fn pods_have_only_annotations_that_the_shim_knows() {
-    let model = model(json!({"network": ["a.example:1"], "prefetch": {"policy": "Always"}}));
+    let model = model(json!({
+        "network": ["a.example:1"], "prefetch": {"policy": "Always"},
+        "resources": {"limits": {"wick.dev/device-memory": "1Gi"}},
+    }));
     let mut revision = revision(&model);
     revision.found = Some("{}".to_owned());
     let target = pods(&[]);
@@ -121,8 +130,10 @@ fn pods_have_only_annotations_that_the_shim_knows() {
         for name in annotations.into_iter().flat_map(serde_json::Map::keys) {
             assert!(known.contains(&format!("| `{name}` |")), "{name}");
         }
-        if matches!(object.kind(), "Deployment" | "DaemonSet") {
-            assert_eq!(annotations.map(serde_json::Map::len), Some(2));
+        match object.kind() {
+            "Deployment" => assert_eq!(annotations.map(serde_json::Map::len), Some(3)),
+            "DaemonSet" => assert_eq!(annotations.map(serde_json::Map::len), Some(2)),
+            _ => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names that CDI specifications give to device files. Only specifications in JSON are read.
+//! Names that CDI specifications, in JSON or YAML, give to device files.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -44,11 +44,15 @@ struct Node {
 pub(super) fn read(root: &Path) -> Vec<Spec> {
     let mut specs = Vec::new();
     for folder in FOLDERS.map(|folder| root.join(folder)) {
-        for name in names(&folder).iter().filter(|name| name.ends_with(".json")) {
-            let path = folder.join(name);
+        for name in names(&folder) {
+            let json = name.ends_with(".json");
+            if !json && !name.ends_with(".yaml") {
+                continue;
+            }
+            let path = folder.join(&name);
             let mut text = String::new();
             let read = File::open(&path).map(|file| file.take(MAX_SPEC).read_to_string(&mut text));
-            match read.map(|_| serde_json::from_str(&text)) {
+            match read.map(|_| parse(&text, json)) {
                 Ok(Ok(spec)) => specs.push(spec),
                 Ok(Err(error)) => {
                     tracing::warn!(path = %path.display(), %error, "a CDI specification is left out");
@@ -60,6 +64,14 @@ pub(super) fn read(root: &Path) -> Vec<Spec> {
         }
     }
     specs
+}
+
+fn parse(text: &str, json: bool) -> Result<Spec, String> {
+    if json {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    } else {
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    }
 }
 
 /// What a device with these files is called: names that have one of them.

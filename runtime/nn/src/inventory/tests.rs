@@ -108,10 +108,23 @@ fn cdi_names_come_from_the_device_file_and_a_bad_specification_is_left_out() {
         {"name": "1", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia1"}]}},
         {"name": "all", "containerEdits": {"deviceNodes": [
             {"path": "/dev/nvidia0"}, {"path": "/dev/nvidia1"}]}}]}"#;
-    let files = [H100.as_slice(), &[("etc/cdi/a.json", spec), ("var/run/cdi/b.json", "{")]];
+    // As NVIDIA's tool writes it.
+    let yaml = "---\ncdiVersion: 0.5.0\nkind: nvidia.com/pgpu\ndevices:\n    - name: \"0\"\n      \
+                containerEdits:\n        deviceNodes:\n            - path: /dev/nvidia0\n";
+    let more = [
+        ("etc/cdi/a.json", spec),
+        ("etc/cdi/nvidia.yaml", yaml),
+        ("var/run/cdi/b.json", "{"),
+        ("var/run/cdi/c.yaml", "kind: ["),
+        ("var/run/cdi/d.txt", spec),
+    ];
+    let files = [H100.as_slice(), &more];
     let root = root(&files.concat());
     let found = Inventory::read(root.path());
-    assert_eq!(found.devices[1].cdi, ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]);
+    assert_eq!(
+        found.devices[1].cdi,
+        ["nvidia.com/gpu=0", "nvidia.com/gpu=all", "nvidia.com/pgpu=0"]
+    );
 }
 
 #[test]

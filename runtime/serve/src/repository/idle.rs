@@ -28,6 +28,8 @@ pub(super) struct Seen {
     pub busy: bool,
     /// It is not in memory.
     pub cold: bool,
+    /// It could not come back when somebody asked for it, and is not ready since.
+    pub stuck: bool,
     /// Since a request came for it.
     pub unused: Duration,
     /// Since it has answered something, be it a probe.
@@ -59,13 +61,15 @@ pub(super) enum Care {
 
 /// Decide about one model.
 pub(super) fn care(seen: &Seen) -> Care {
+    let pause = RELOAD_AFTER.saturating_mul(1 << seen.reloads.min(16)).min(RELOAD_LONGEST);
     if seen.cold {
-        // Asking it would bring it back.
-        return Care::Later(None);
+        // Asking it would bring it back. Where only ready models are called, nobody asks one that could not
+        // come back.
+        let reload = due(Care::Reload, pause.saturating_sub(seen.unasked));
+        return if seen.stuck { reload } else { Care::Later(None) };
     }
     // Requests that fail, or wait, keep nobody from seeing why.
     if seen.lost || (seen.failures >= MANY && !seen.probed) {
-        let pause = RELOAD_AFTER.saturating_mul(1 << seen.reloads.min(16)).min(RELOAD_LONGEST);
         return due(Care::Reload, pause.saturating_sub(seen.unasked));
     }
     if seen.failures > 0 && seen.probed {
@@ -99,6 +103,7 @@ mod tests {
     const SEEN: Seen = Seen {
         busy: false,
         cold: false,
+        stuck: false,
         unused: Duration::from_secs(10),
         unproved: Duration::from_secs(10),
         rest_after: None,
@@ -134,6 +139,10 @@ mod tests {
         assert_eq!(care(&silent), Care::Probe);
         assert_eq!(care(&Seen { unproved: Duration::from_secs(59), ..SEEN }), later(1));
         assert_eq!(care(&Seen { cold: true, ..silent }), Care::Later(None));
+        let stuck = Seen { cold: true, stuck: true, ..silent };
+        assert_eq!(care(&Seen { unasked: Duration::ZERO, ..stuck }), later(1));
+        assert_eq!(care(&stuck), Care::Reload);
+        assert_eq!(care(&Seen { reloads: 5, ..stuck }), later(22));
         assert_eq!(care(&Seen { probed: false, ..silent }), Care::Later(None));
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wick_package::{Reason as _, error_text};
 
 use super::idle::{Care, MANY, WELL};
-use super::{Inner, Live};
+use super::{Inner, Live, rest};
 
 /// What is said of a model whose graph fails.
 const LOST: (&str, &str) = ("device-lost", "a graph fails on its device");
@@ -76,6 +76,9 @@ fn lose(live: &Live) {
 /// new graphs what the old ones don't get any more. Requests meanwhile are refused; those in work keep the old graph
 /// until they end.
 async fn reload(inner: &Inner, live: &Live) {
+    if live.is_cold() {
+        return bring_back(inner, live).await;
+    }
     let memory = &live.memory;
     // One that is loaded right now is another's.
     let Ok(turn) = memory.turn.try_lock() else { return };
@@ -116,6 +119,22 @@ async fn reload(inner: &Inner, live: &Live) {
     };
     tracing::warn!(model = live.name, code, text, "not loaded again");
     live.set_fault(Some((code, text)));
+}
+
+/// Load a model that could not come back when somebody asked for it.
+async fn bring_back(inner: &Inner, live: &Live) {
+    // A request may have brought it meanwhile, or it rests and is well.
+    if live.fault().is_none() {
+        return;
+    }
+    count(inner, live);
+    // What is wrong is noted for whoever looks, and in the log.
+    let woken = tokio::time::timeout(LOAD, rest::wake(inner, live)).await;
+    asked(inner, live);
+    if woken.is_err() {
+        let text = format!("its device has not taken it for {} s", LOAD.as_secs());
+        live.set_fault(Some((LOST.0, text)));
+    }
 }
 
 /// Pauses run from here.

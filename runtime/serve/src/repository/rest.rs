@@ -33,6 +33,9 @@ const MAX_EXTRA: u64 = 256 << 20;
 /// again for what is between. Providers don't say, so it is only an estimate.
 const ON_DEVICE: u64 = 2;
 
+/// What bounds devices.
+const DEVICE_LIMIT: &str = "--max-device-memory (wick.dev/device-memory in a pod)";
+
 /// Room for a load was not found.
 #[derive(Debug, Clone)]
 pub(super) struct Full {
@@ -88,6 +91,7 @@ impl Inner {
         Seen {
             busy,
             cold: live.is_cold(),
+            stuck: live.is_cold() && live.fault().is_some(),
             unused: Duration::from_millis(now.saturating_sub(used)),
             unproved: live.unproved(now),
             rest_after: match self.cycle.idle_graph {
@@ -138,7 +142,7 @@ impl Inner {
             self.lives().iter().flat_map(|live| live.model.on_devices().into_keys()).collect();
         for device in devices {
             let on_it = |other: &Live| on_device(other, &device);
-            _ = self.make_room(Full { need, limit, by: "--max-device-memory" }, on_it).await;
+            _ = self.make_room(Full { need, limit, by: DEVICE_LIMIT }, on_it).await;
         }
     }
 
@@ -151,7 +155,7 @@ impl Inner {
             let on_it = |other: &Live| {
                 if std::ptr::eq(other, live) { 0 } else { on_device(other, &device) }
             };
-            self.make_room(Full { need, limit, by: "--max-device-memory" }, on_it).await?;
+            self.make_room(Full { need, limit, by: DEVICE_LIMIT }, on_it).await?;
         }
         Ok(())
     }

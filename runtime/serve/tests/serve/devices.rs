@@ -173,14 +173,13 @@ fn write(dir: &TempDir, name: &str) -> PathBuf {
 async fn served_as(
     gpu: &Arc<Gpu>,
     names: &[&str],
-    max_device_memory: Option<u64>,
+    cycle: CycleSettings,
 ) -> (Fixture, CancellationToken) {
     let nn = NnSettings { backend_dirs: Vec::new(), onnxruntime: None, cache: None, cpus: 2 };
     let nn = Nn::new(nn).unwrap().with_backend(Arc::new(Driver(Arc::clone(gpu))));
     let settings = EngineSettings { cache: None, max_instances: 8, max_memory: 64 << 20 };
     let engine = Engine::new(settings, nn).unwrap();
     let settings = RepositorySettings { cpus: 2, drain: SEEN };
-    let cycle = CycleSettings { max_device_memory, ..CycleSettings::default() };
     let repository = Repository::with_cycle(engine, settings, cycle).unwrap();
     let dir = TempDir::new().unwrap();
     for name in names {
@@ -196,7 +195,12 @@ async fn served_as(
 }
 
 async fn served(gpu: &Arc<Gpu>) -> (Fixture, CancellationToken) {
-    served_as(gpu, &["m"], None).await
+    served_as(gpu, &["m"], CycleSettings::default()).await
+}
+
+/// At most so many bytes on the device.
+fn at_most(bytes: usize) -> CycleSettings {
+    CycleSettings { max_device_memory: Some(bytes as u64), ..CycleSettings::default() }
 }
 
 /// Wait until readiness has this status; requests go on meanwhile, and their statuses are returned.
@@ -215,9 +219,8 @@ async fn until(fixture: &Fixture, ready: StatusCode) -> Vec<StatusCode> {
 async fn models_that_share_a_device_leave_it_for_each_other() {
     let gpu = Arc::new(Gpu::default());
     // Twice the file counts, so that there is room for two of three.
-    let limit = 4 * FILE.len() as u64;
     let names = ["a", "b", "c"];
-    let (fixture, stop) = served_as(&gpu, &names, Some(limit)).await;
+    let (fixture, stop) = served_as(&gpu, &names, at_most(4 * FILE.len())).await;
     for round in 0..3 {
         for name in names {
             let path = format!("/v2/models/{name}/infer");
@@ -234,13 +237,38 @@ async fn models_that_share_a_device_leave_it_for_each_other() {
 #[tokio::test]
 async fn a_model_that_no_device_has_room_for_is_refused_with_the_setting() {
     let gpu = Arc::new(Gpu::default());
-    let (fixture, stop) = served_as(&gpu, &[], Some(FILE.len() as u64)).await;
+    let (fixture, stop) = served_as(&gpu, &[], at_most(FILE.len())).await;
     let path = write(&fixture.dir, "a");
     fixture.repository.add(Source { path, grants: Grants::default() }).await.unwrap();
     let failed = fixture.repository.load_all().await;
     let text = format!("{failed:?}");
     assert!(text.contains("NoRoom") && text.contains("--max-device-memory"), "{text}");
     assert_eq!(gpu.graphs.load(Ordering::SeqCst), 0, "it stayed on the device");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_cold_model_whose_device_is_away_is_ready_again_when_it_is_back_though_nobody_asks() {
+    let gpu = Arc::new(Gpu::default());
+    let idle_graph = Some(Duration::from_millis(100));
+    let cycle = CycleSettings { idle_graph, ..CycleSettings::default() };
+    let (fixture, stop) = served_as(&gpu, &["m"], cycle).await;
+    let begun = Instant::now();
+    while gpu.graphs.load(Ordering::SeqCst) > 0 {
+        assert!(begun.elapsed() < SEEN, "it never left the device");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(fixture.get(READY).await.status, StatusCode::OK);
+    gpu.lose();
+    let answer = fixture.post(INFER, four([1.0, 2.0, 3.0, 4.0])).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    assert_eq!(fixture.get(READY).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    gpu.away.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    while fixture.get(READY).await.status != StatusCode::OK {
+        assert!(begun.elapsed() < SEEN, "nobody brought it back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     stop.cancel();
 }
 

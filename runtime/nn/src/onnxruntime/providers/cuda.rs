@@ -48,12 +48,20 @@ pub(super) const PROVIDER: Provider = Provider {
     compiles: false,
     package: "onnxruntime-gpu",
     version: "1.31.1",
-    wheels: &[Wheel {
-        arch: "x86_64",
-        platform: "manylinux_2_28_x86_64",
-        python: PYTHON_3_11,
-        sha256: "e26c475fe361b2015f45b4b824bd13f0bb20204e59b62814e6f0acd5f3d491a6",
-    }],
+    wheels: &[
+        Wheel {
+            arch: "x86_64",
+            platform: "manylinux_2_28_x86_64",
+            python: PYTHON_3_11,
+            sha256: "e26c475fe361b2015f45b4b824bd13f0bb20204e59b62814e6f0acd5f3d491a6",
+        },
+        Wheel {
+            arch: "aarch64",
+            platform: "manylinux_2_34_aarch64",
+            python: PYTHON_3_11,
+            sha256: "dc878916611b8a816000ffedacc5f5988f77bb93bf9655ad20144ee3acb08e55",
+        },
+    ],
     files: &[
         "libonnxruntime.so.",
         "libonnxruntime_providers_cuda.so",

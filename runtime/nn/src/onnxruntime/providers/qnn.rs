@@ -44,12 +44,20 @@ pub(super) const PROVIDER: Provider = Provider {
     compiles: true,
     package: "onnxruntime-qnn",
     version: "2.7.0",
-    wheels: &[Wheel {
-        arch: "x86_64",
-        platform: "manylinux_2_35_x86_64",
-        python: PYTHON_3_11,
-        sha256: "c56c01562b8534fe8980cfea4601408d950c065f8251fb862ce82101c52c9849",
-    }],
+    wheels: &[
+        Wheel {
+            arch: "x86_64",
+            platform: "manylinux_2_35_x86_64",
+            python: PYTHON_3_11,
+            sha256: "c56c01562b8534fe8980cfea4601408d950c065f8251fb862ce82101c52c9849",
+        },
+        Wheel {
+            arch: "aarch64",
+            platform: "manylinux_2_34_aarch64",
+            python: PYTHON_3_11,
+            sha256: "ad08bbfebd7c07ffe83995418303215f46cb25a89e12676f47ee20c32002eaad",
+        },
+    ],
     files: &[
         "libonnxruntime_providers_qnn.so",
         "libQnn",

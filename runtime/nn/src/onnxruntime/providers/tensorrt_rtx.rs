@@ -30,11 +30,19 @@ pub(super) const PROVIDER: Provider = Provider {
     compiles: true,
     package: "onnxruntime-ep-nv-tensorrt-rtx-cu13",
     version: "0.5.0",
-    wheels: &[Wheel {
-        arch: "x86_64",
-        platform: "manylinux_2_28_x86_64",
-        python: ANY_PYTHON,
-        sha256: "32f575c633d171b4edf4b53d3bb22b72a6c9c0a850d2982ce9a788a5d40d3298",
-    }],
+    wheels: &[
+        Wheel {
+            arch: "x86_64",
+            platform: "manylinux_2_28_x86_64",
+            python: ANY_PYTHON,
+            sha256: "32f575c633d171b4edf4b53d3bb22b72a6c9c0a850d2982ce9a788a5d40d3298",
+        },
+        Wheel {
+            arch: "aarch64",
+            platform: "manylinux_2_35_aarch64",
+            python: ANY_PYTHON,
+            sha256: "1f0bb2b89bb3dfd43096fccb8ec1f581c266c5852c4e6ba672b7bf790c8c96c2",
+        },
+    ],
     files: &["libonnxruntime_providers_nv_tensorrt_rtx.so", "libtensorrt", "libcudart.so"],
 };

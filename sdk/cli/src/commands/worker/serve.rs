@@ -63,8 +63,11 @@ pub async fn run(worker: &mut Worker, nn: NnSettings, start: Instant) -> Outcome
     };
     let host = worker.host(nn)?;
     let settings = RepositorySettings { cpus: host.cpus, drain };
-    let cycle =
-        CycleSettings { give_back: Some(wick_sandbox::trim_heaps), ..CycleSettings::default() };
+    let cycle = CycleSettings {
+        give_back: Some(wick_sandbox::trim_heaps),
+        max_device_memory: worker.order.settings.device_memory,
+        ..CycleSettings::default()
+    };
     let repository = Repository::with_cycle(host.engine.clone(), settings, cycle);
     let repository = repository.map_err(|error| Failure::repository(&error))?;
     let source = Source { path: package.path().to_owned(), grants };
