@@ -33,7 +33,7 @@ fn memory_of_a_shared_device_is_counted() -> anyhow::Result<()> {
     stage.until_of("first", "Ready", "Serving")?;
     let pod = stage.pods_of("first")?.pop().context("no pod")?;
     let pod = stage.space.get(&format!("pod/{pod}"))?.context("the pod is gone")?;
-    ensure!(pod["metadata"]["annotations"][MEMORY] == "600Mi", "{pod}");
+    ensure!(pod["metadata"]["annotations"][MEMORY] == "629145600", "{pod}");
     stage.apply_as("second", &image, &spec)?;
     let second = stage.until_of("second", "Degraded", "Unschedulable")?;
     ensure!(second.to_string().contains(&format!("Insufficient {MEMORY}")), "{second}");

@@ -87,6 +87,64 @@ fn a_package_for_the_gpu_runs_on_it_and_answers_as_on_the_cpu() -> anyhow::Resul
     space.delete()
 }
 
+/// A quantised graph of the tests' own in a pod, and what it answers.
+fn quantised(cluster: &Cluster, space: &Namespace, device: &str) -> anyhow::Result<Value> {
+    let scratch = tempfile::tempdir().context("make a folder")?;
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/devices/qdq.onnx");
+    fs::copy(model, scratch.path().join("model.onnx")).with_context(|| format!("copy {model}"))?;
+    let manifest = format!(
+        "[package]\nname = \"qdq\"\nversion = \"1.0.0\"\n\n[[graph]]\nname = \"qdq\"\n\
+         path = \"model.onnx\"\ndevices = [\"{device}\"]\n"
+    );
+    fs::write(scratch.path().join("wick.toml"), manifest)?;
+    let image = format!("docker.io/local/qdq-{device}:1");
+    package::import(cluster, scratch.path(), &image)?;
+    let env = json!([{"name": "WICK_QNN_EMULATOR", "value": "1"}]);
+    space.apply(&Pod::new(device, &image).probed().container("env", env).yaml())?;
+    let addr: SocketAddr = (space.ready_pod(device)?, PORT).into();
+    let about: Value = serde_json::from_slice(&http::get(addr, "/v2/models/qdq")?.body)?;
+    let used = &about["properties"]["graphs"][0]["device"];
+    ensure!(used["kind"] == device, "{about}");
+    let input = &about["inputs"][0];
+    let shape: Vec<u64> = input["shape"]
+        .as_array()
+        .context("no shape")?
+        .iter()
+        .map(|size| size.as_u64().unwrap_or(1))
+        .collect();
+    let data: Vec<f64> = (0..shape.iter().product()).map(|at: u64| (at % 7) as f64 / 7.0).collect();
+    let body = json!({"inputs": [{"name": input["name"], "datatype": input["datatype"],
+        "shape": shape, "data": data}]});
+    let (path, body) = ("/v2/models/qdq/infer", body.to_string());
+    let request = http::Request { method: "POST", path, headers: &[], body: body.as_bytes() };
+    let answer = request.send(addr)?;
+    ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
+    let answer: Value = serde_json::from_slice(&answer.body)?;
+    Ok(answer["outputs"][0]["data"].clone())
+}
+
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn a_quantised_graph_runs_on_the_emulated_npu_and_answers_as_on_the_cpu() -> anyhow::Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        // The emulator is in the wheel for x86-64 alone.
+        return Ok(());
+    }
+    let cluster = Cluster::attach()?;
+    let space = cluster.kubectl.namespace("providers")?;
+    let [npu, cpu] = ["npu", "cpu"].map(|device| quantised(&cluster, &space, device));
+    let (npu, cpu) = (npu?, cpu?);
+    let numbers =
+        |data: &Value| -> Option<Vec<f64>> { data.as_array()?.iter().map(Value::as_f64).collect() };
+    let (npu, cpu) = (numbers(&npu).context("no numbers")?, numbers(&cpu).context("no numbers")?);
+    let most = cpu.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+    ensure!(most > 0.0 && npu.len() == cpu.len(), "{cpu:?} {npu:?}");
+    // One step of the quantisation is 1/255 of it.
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= most / 100.0;
+    ensure!(npu.iter().zip(&cpu).all(near), "{cpu:?} {npu:?}");
+    space.delete()
+}
+
 /// The message of a pod that ends without having been ready.
 fn message(space: &Namespace, pod: &str) -> anyhow::Result<String> {
     space.wait(&format!("pod/{pod}"), "ended", END_TIMEOUT, |pod| {

@@ -66,7 +66,7 @@ impl Host {
             signatures: env("WICK_SIGNATURES").unwrap_or_else(|| NODE_STORE.into()),
             checked: cache.as_ref().map(|cache: &PathBuf| cache.join(CHECKED)),
         };
-        let (libraries, drivers) = (env("WICK_LIBRARIES"), env(DRIVERS));
+        let (libraries, drivers) = (env("WICK_LIBRARIES").and_then(absolute), env(DRIVERS));
         let (worker, opened) = (env("WICK_WORKER"), OnceLock::new());
         Self { worker, cache, backends, policy, libraries, drivers, opened }
     }
@@ -150,6 +150,13 @@ pub fn own_path() -> Option<PathBuf> {
     // An upgrade has put another in its place, which is as good.
     let text = path.to_str()?.trim_end_matches(" (deleted)");
     Some(PathBuf::from(text)).filter(|path| path.is_file())
+}
+
+/// The absolute ones of several folders: any other would be looked for in the working folder.
+fn absolute(folders: PathBuf) -> Option<PathBuf> {
+    let folders = std::env::split_paths(&folders).filter(|folder| folder.is_absolute());
+    let joined = std::env::join_paths(folders).ok()?;
+    (!joined.is_empty()).then(|| joined.into())
 }
 
 /// Code from a cache is executed: the folder must be this user's and nobody else's to write.

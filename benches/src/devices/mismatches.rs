@@ -27,6 +27,10 @@ const FILES: [&str; 4] = [
     "{\"a\": [1, 2, 3], \"b\": {\"c\": null}}\n",
 ];
 
+/// What lets a CPU pose as a GPU, and as an NPU.
+const SOFTWARE: &str = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER";
+const EMULATOR: &str = "WICK_QNN_EMULATOR";
+
 /// How far apart scores may be: the tolerance of FP32.
 const APART: f64 = 0.002;
 
@@ -70,22 +74,47 @@ fn pairs(lab: &Lab<'_>) -> anyhow::Result<Vec<Pair>> {
         let sizes = shape.split_once('=').map_or("", |(_, sizes)| sizes).split(',');
         let shape = sizes.filter_map(|size| size.parse().ok()).collect();
         let folders = [of("cpu", 1.0)?, of("gpu", share)?];
-        pairs.push(Pair { name: name.to_owned(), folders, shape, files: Vec::new() });
+        pairs.push(Pair {
+            name: name.to_owned(),
+            folders,
+            device: "gpu",
+            variable: SOFTWARE,
+            shape,
+            files: Vec::new(),
+        });
     }
     let folders = [handler(lab, "cpu")?, handler(lab, "gpu")?];
     let files = FILES.map(|file| file.as_bytes().to_vec()).into();
-    pairs.push(Pair { name: "filetype".to_owned(), folders, shape: Vec::new(), files });
+    pairs.push(Pair {
+        name: "filetype".to_owned(),
+        folders,
+        device: "gpu",
+        variable: SOFTWARE,
+        shape: Vec::new(),
+        files,
+    });
     Ok(pairs)
 }
 
 pub(super) fn qnn(lab: &Lab<'_>) -> anyhow::Result<()> {
     let package = lab.package("qdq", &lab.quantised, "npu", 1.0)?;
     let mut wick = lab.wick();
-    wick.env("WICK_QNN_EMULATOR", "1");
+    wick.env(EMULATOR, "1");
     let verdict = verify(&mut wick, &package, "npu", "")?;
     ensure!(verdict.to_string().contains("QNNExecutionProvider"), "elsewhere: {verdict}");
-    let detail = json!({"device": "emulator", "outputs": verdict["outputs"]});
-    report(QNN, f64::from(u8::from(differs(&verdict))), "models", detail);
+    let (in_pods, wrong) = pods::compare(&[Pair {
+        name: "qdq".to_owned(),
+        folders: [lab.package("qdq", &lab.quantised, "cpu", 1.0)?, package],
+        device: "npu",
+        variable: EMULATOR,
+        shape: Vec::new(),
+        files: Vec::new(),
+    }])?;
+    let detail = json!({
+        "device": "emulator", "outputs": verdict["outputs"], "in_pods": in_pods, "wrong": wrong,
+    });
+    let differ = differs(&verdict) || !wrong.is_empty();
+    report(QNN, f64::from(u8::from(differ)), "models", detail);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Answers of a GPU beside those of the CPU, both of workers in pods: each package twice, on either device.
+//! Answers of a device beside those of the CPU, both of workers in pods: each package twice, on either.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +21,9 @@ const TOLERANCE: f32 = 0.002;
 pub(super) struct Pair {
     pub name: String,
     pub folders: [PathBuf; 2],
+    /// The other device's kind, and what lets a CPU pose as one.
+    pub device: &'static str,
+    pub variable: &'static str,
     /// Sizes of its input, where its model leaves more than the rows open.
     pub shape: Vec<usize>,
     /// What is sent, for inputs that are no numbers made up here.
@@ -37,10 +40,10 @@ pub(super) fn compare(pairs: &[Pair]) -> anyhow::Result<(usize, Vec<String>)> {
     let (mut answers, mut wrong) = (0, Vec::new());
     for pair in pairs {
         eprintln!("devices: {} in a pod on each device", pair.name);
-        let [cpu, gpu] = [0, 1].map(|at| pair.answers(&cluster, &space, at));
-        let (cpu, gpu) = (cpu?, gpu?);
+        let [cpu, other] = [0, 1].map(|at| pair.answers(&cluster, &space, at));
+        let (cpu, other) = (cpu?, other?);
         answers += cpu.len();
-        if !alike(&cpu, &gpu) {
+        if !alike(&cpu, &other) {
             wrong.push(format!("{}, in a pod", pair.name));
         }
     }
@@ -48,12 +51,12 @@ pub(super) fn compare(pairs: &[Pair]) -> anyhow::Result<(usize, Vec<String>)> {
     Ok((answers, wrong))
 }
 
-fn alike(cpu: &[Vec<Output>], gpu: &[Vec<Output>]) -> bool {
+fn alike(cpu: &[Vec<Output>], other: &[Vec<Output>]) -> bool {
     let same = |(one, other): (&Output, &Output)| {
         one.0 == other.0 && (one.1 == other.1 || one.1 == "FP32") && within(one, other)
     };
-    cpu.len() == gpu.len()
-        && cpu.iter().zip(gpu).all(|(one, other)| {
+    cpu.len() == other.len()
+        && cpu.iter().zip(other).all(|(one, other)| {
             !one.is_empty() && one.len() == other.len() && one.iter().zip(other).all(same)
         })
 }
@@ -83,11 +86,11 @@ impl Pair {
         space: &Namespace,
         at: usize,
     ) -> anyhow::Result<Vec<Vec<Output>>> {
-        let device = ["cpu", "gpu"][at];
+        let device = ["cpu", self.device][at];
         let pod = format!("{}-{device}", self.name);
         let image = format!("docker.io/bench/{pod}:1");
         package::import(cluster, &self.folders[at], &image)?;
-        space.apply(&manifest(&pod, &image).to_string())?;
+        space.apply(&manifest(&pod, &image, self.variable).to_string())?;
         let addr = SocketAddr::from((space.ready_pod(&pod)?, PORT));
         let mut client = Client::connect(addr)?;
         let about = client.get(&format!("/v2/models/{}", self.name))?;
@@ -148,14 +151,14 @@ fn outputs(client: &mut Client, request: &Prepared) -> anyhow::Result<Vec<Output
     Ok(outputs)
 }
 
-fn manifest(pod: &str, image: &str) -> Value {
+fn manifest(pod: &str, image: &str, variable: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
         "spec": {
             "runtimeClassName": "wick", "terminationGracePeriodSeconds": 1,
             "containers": [{
                 "name": "main", "image": image, "imagePullPolicy": "IfNotPresent",
-                "env": [{"name": "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER", "value": "1"}],
+                "env": [{"name": variable, "value": "1"}],
                 "readinessProbe": {"periodSeconds": 1,
                     "httpGet": {"path": "/v2/health/ready", "port": PORT}},
             }],

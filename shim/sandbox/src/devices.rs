@@ -31,10 +31,11 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
-/// Whether it is one that every container has.
-pub(crate) fn is_default(device: &Device) -> bool {
-    device.kind == 'c'
-        && DEFAULT.iter().any(|(_, major, minor)| (device.major, device.minor) == (*major, *minor))
+/// Whether it is a character device beside those that every container has: accelerators are, and disks are not.
+pub(crate) fn has_driver(device: &Device) -> bool {
+    let number = (device.major, device.minor);
+    let is_default = DEFAULT.iter().any(|(_, major, minor)| number == (*major, *minor));
+    matches!(device.kind, 'c' | 'u') && !is_default
 }
 
 /// Make the nodes. `dev` is the `/dev` that was mounted for this container, if one was.

@@ -34,7 +34,7 @@ mod sys;
 pub use channel::{Channel, ChannelError};
 pub use error::LockdownError;
 pub use lockdown::{Driver, lock_down};
-pub use mounts::{BACKENDS, CACHE, DRIVERS, IMAGE, OWN_FOLDER, is_volume};
+pub use mounts::{BACKENDS, CACHE, COMPONENTS, DRIVERS, IMAGE, OWN_FOLDER, is_volume};
 pub use order::{Go, Order, Report};
 pub use signals::{Signals, Woken};
 pub use sys::{

@@ -106,7 +106,7 @@ fn permissions(order: &Order) -> Permissions {
     Permissions {
         network: !order.settings.network.is_empty() && runs,
         // What a driver is asked by the calls of `ioctl` is its own affair.
-        devices: runs && order.devices.iter().any(|device| !devices::is_default(device)),
+        devices: runs && order.devices.iter().any(devices::has_driver),
     }
 }
 

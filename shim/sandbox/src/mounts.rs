@@ -22,6 +22,9 @@ use crate::root::{self, Attributes, FORCED, Kind, Root, Tree, by_descriptor};
 /// Where a worker finds what is its own: beside the pod's mounts, under a small file system.
 pub const OWN_FOLDER: &str = "/run/wick";
 
+/// The folder of compiled components in a cache, the only one from which code is mapped.
+pub const COMPONENTS: &str = "components";
+
 /// Descriptions of the node's drivers, and the same below the worker's own folder.
 pub const DRIVERS: &str = "/run/wick/drivers";
 const DRIVERS_BELOW: &str = "drivers";
@@ -59,6 +62,9 @@ const KNOWN_FLAGS: u64 = libc::MS_RDONLY
 
 /// Options of the small file systems that are mounted here without being asked for.
 const SMALL: &str = "mode=755,size=64k";
+
+/// The same for the worker's own, which has a dozen files of drivers, in pages of up to 64 KiB.
+const OWN: &str = "mode=755,size=1m";
 
 /// What the mounts of an order came to.
 #[derive(Debug, Default)]
@@ -134,20 +140,34 @@ pub(crate) fn mount_own(
     cache: Option<(&Path, bool)>,
     drivers: &[Driver],
 ) -> Result<(), LockdownError> {
-    let own = small(root, Path::new(OWN_FOLDER), MountFlags::NOEXEC | MountFlags::NODEV)?;
+    let flags = MountFlags::NOEXEC | MountFlags::NODEV;
+    let own = file_system_of(root, Path::new(OWN_FOLDER), flags, OWN)?;
+    let data = FORCED | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let code = data - MountAttrFlags::MOUNT_ATTR_NOEXEC;
     if let Some(backends) = backends {
-        let attributes = Attributes::of(FORCED | MountAttrFlags::MOUNT_ATTR_RDONLY);
-        own_bind(root, backends, Path::new(BACKENDS), attributes)?;
+        // ONNX Runtime loads providers from here. The files are the node's.
+        own_bind(root, backends, Path::new(BACKENDS), Attributes::of(code))?;
     }
-    if let Some((cache, writable)) = cache {
-        // Compiled code is mapped from here, which noexec would forbid. The files are
-        // root's, and checked before they are mapped.
-        let mut set = FORCED - MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, !writable);
-        own_bind(root, cache, Path::new(CACHE), Attributes::of(set))?;
+    match cache {
+        // What has just been compiled is mapped from where it was written; no driver is loaded then.
+        Some((cache, true)) => {
+            let set = code - MountAttrFlags::MOUNT_ATTR_RDONLY;
+            own_bind(root, cache, Path::new(CACHE), Attributes::of(set))?;
+        }
+        Some((cache, false)) => {
+            // Graphs hold bytes of the image as they are, which a driver's loader could take for a library.
+            own_bind(root, cache, Path::new(CACHE), Attributes::of(data))?;
+            // Compiled code is mapped from here. The files are root's, and checked before.
+            let components = cache.join(COMPONENTS);
+            if components.is_dir() {
+                let place = Path::new(CACHE).join(COMPONENTS);
+                own_bind(root, &components, &place, Attributes::of(code))?;
+            }
+        }
+        None => {}
     }
     let image = root.mount_point(Path::new(IMAGE), Kind::Folder)?;
-    let attributes = Attributes::of(FORCED | MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let attributes = Attributes::of(data);
     root.bare()?.attach(image.as_fd(), attributes, Path::new(IMAGE))?;
     describe(&own, drivers)?;
     root::seal(&own)
@@ -206,8 +226,18 @@ fn own_bind(
 
 /// Mount a small, empty file system and open it.
 fn small(root: &Root, path: &Path, flags: MountFlags) -> Result<OwnedFd, LockdownError> {
+    file_system_of(root, path, flags, SMALL)
+}
+
+/// The same with options of its own.
+fn file_system_of(
+    root: &Root,
+    path: &Path,
+    flags: MountFlags,
+    options: &str,
+) -> Result<OwnedFd, LockdownError> {
     let point = root.mount_point(path, Kind::Folder)?;
-    let text = CString::new(SMALL).unwrap_or_default();
+    let text = CString::new(options).unwrap_or_default();
     let flags = flags | MountFlags::NOSUID;
     rustix::mount::mount("tmpfs", by_descriptor(&point), "tmpfs", flags, text.as_c_str())
         .step(|| format!("mount a file system on {} of the container", path.display()))?;

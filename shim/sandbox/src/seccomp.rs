@@ -41,8 +41,9 @@ const FIONREAD: u64 = 0x541b;
 const FIONBIO: u64 = 0x5421;
 const FIOCLEX: u64 = 0x5451;
 
-/// Requests that make a terminal read what nobody has typed: `TIOCSTI` and `TIOCLINUX`.
-const TERMINAL: [u64; 2] = [0x5412, 0x541c];
+/// Requests that make a terminal read what nobody has typed, take one over, or change what handles it: `TIOCSTI`,
+/// `TIOCLINUX`, `TIOCSCTTY`, `TIOCSETD`.
+const TERMINAL: [u64; 4] = [0x5412, 0x541c, 0x540e, 0x5423];
 
 /// `PAGEMAP_SCAN`, by which wasmtime learns which pages an instance has written.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
@@ -228,6 +229,9 @@ mod tests {
                 assert!(!rules.contains_key(&never), "system call {never}");
             }
             assert_eq!(rules.contains_key(&libc::SYS_connect), network);
+            // One rule for each request that is known, or one for all but those of terminals.
+            let requests = if devices { 1 } else { IOCTL.len() };
+            assert_eq!(rules[&libc::SYS_ioctl].len(), requests);
         }
     }
 }

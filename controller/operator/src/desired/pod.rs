@@ -43,7 +43,9 @@ pub fn metadata(owner: &Owner<'_>, revision: &Revision) -> ObjectMeta {
         annotations.insert(NETWORK.to_owned(), revision.template.network.join(", "));
     }
     if let Some(amount) = revision.template.resources.limits.get(DEVICE_MEMORY) {
-        annotations.insert(DEVICE_MEMORY.to_owned(), amount.to_string());
+        // A shim reads numbers; it says of any other what is wrong.
+        let text = amount.bytes().map_or_else(|| amount.to_string(), |bytes| bytes.to_string());
+        annotations.insert(DEVICE_MEMORY.to_owned(), text);
     }
     ObjectMeta {
         labels: Some(owner.labels(Some(revision)).into_iter().collect()),

@@ -84,7 +84,7 @@ fn what_a_model_says_about_its_pods_is_in_them() {
         template["metadata"]["annotations"],
         json!({
             "wick.dev/network": "a.example:1, b.example:2",
-            "wick.dev/device-memory": "2Gi",
+            "wick.dev/device-memory": "2147483648",
         })
     );
     assert_eq!(container["env"], spec["env"]);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ort::device::Device as OrtDevice;
@@ -12,7 +13,7 @@ use wick_package::DeviceKind;
 
 use super::library::Library;
 use super::providers::{PROVIDERS, Provider};
-use super::{facts, find::provider as newest};
+use super::{facts, find::provider as newest, map};
 use crate::backend::{Device, Found, Refusal};
 
 /// Names providers that are to list devices which are not there, for tests of what is chosen and refused: ONNX Runtime
@@ -82,6 +83,25 @@ pub(super) fn serving(kinds: &[DeviceKind]) -> impl Iterator<Item = &'static Pro
 
 pub(super) fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(PathBuf, String)> {
     newest(folders, &provider.folder_prefix(), provider.library)
+}
+
+/// Libraries of a provider's folder that the loader would not find when it loads the provider.
+pub(super) fn before(provider: &Provider, library: &Path) -> Vec<PathBuf> {
+    let folder = library.parent().unwrap_or(library);
+    let named = |start: &&str| {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(*start))
+            })
+            .collect();
+        names.sort_unstable();
+        names.pop()
+    };
+    provider.before.iter().filter_map(named).collect()
 }
 
 fn not_installed(provider: &Provider) -> String {
@@ -163,6 +183,9 @@ impl Library {
                     beside.display()
                 ));
             }
+            for file in before(provider, path) {
+                map::map(file.as_os_str())?;
+            }
             let name = if is_virtual(provider) {
                 format!("{}{VIRTUAL}", provider.registered)
             } else {
@@ -179,5 +202,24 @@ impl Library {
         let cpu = self.cpu();
         let version = cpu.first().and_then(|cpu| facts::provider_metadata(cpu, c"version"));
         version.unwrap_or_else(|| "an unknown version".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnxruntime::providers::named;
+
+    #[test]
+    fn libraries_that_the_loader_would_not_find_come_in_their_order() {
+        let root = tempfile::tempdir().unwrap();
+        let library = root.path().join("libonnxruntime_providers_nv_tensorrt_rtx.so");
+        let names = ["libtensorrt_rtx.so.1.7.1", "libcudart.so.13.4.36", "libtensorrt_plugins.so"];
+        for name in names {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        let found = before(named("tensorrt-rtx").unwrap(), &library);
+        assert_eq!(found, [names[1], names[0]].map(|name| root.path().join(name)));
+        assert!(before(named("webgpu").unwrap(), &library).is_empty());
     }
 }

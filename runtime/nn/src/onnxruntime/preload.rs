@@ -2,13 +2,12 @@
 //! providers with all that they load lazily, down to the devices' drivers. Nothing of it is called.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use wick_package::DeviceKind;
 
 use super::library::Library;
-use super::plugins::{installed, serving};
+use super::plugins::{self, installed, serving};
 use super::providers::Provider;
 use super::vulkan::{self, DriverFile};
 use super::{NAME, find, map};
@@ -24,6 +23,8 @@ pub struct Wanted<'a> {
     pub kinds: &'a [DeviceKind],
     /// Files of devices that were granted.
     pub nodes: &'a [PathBuf],
+    /// Names of the container's variables: some let a CPU pose as a device.
+    pub variables: &'a [&'a str],
 }
 
 /// What was mapped.
@@ -40,8 +41,8 @@ pub struct Preloaded {
 /// Map what is wanted into this process, and start nothing.
 ///
 /// # Errors
-/// [`LoadError::BackendBroken`] for ONNX Runtime itself. A provider's library that can't be mapped is in
-/// [`Preloaded::refused`].
+/// [`LoadError::BackendBroken`] for ONNX Runtime itself. Any other library that can't be mapped is in
+/// [`Preloaded::refused`]: what a provider makes of that is seen when it is registered.
 pub fn preload(wanted: Wanted<'_>) -> Result<Preloaded, LoadError> {
     let mut done = Preloaded { runtime: runtime(wanted), ..Preloaded::default() };
     let Some(runtime) = done.runtime.clone() else { return Ok(done) };
@@ -51,7 +52,7 @@ pub fn preload(wanted: Wanted<'_>) -> Result<Preloaded, LoadError> {
         detail,
     })?;
     let version = find::version(&runtime);
-    for provider in serving(wanted.kinds) {
+    for provider in serving(wanted.kinds).filter(|provider| wanted.has_device(provider)) {
         let fits = provider.only_with.is_none_or(|only| version.as_deref() == Some(only));
         if fits && let Some((library, _)) = installed(wanted.folders, provider) {
             done.map_provider(provider, &library);
@@ -62,35 +63,24 @@ pub fn preload(wanted: Wanted<'_>) -> Result<Preloaded, LoadError> {
 
 /// The ONNX Runtime to use: a provider's own, where the provider has a device and runs with no other.
 fn runtime(wanted: Wanted<'_>) -> Option<PathBuf> {
-    let has_device = |provider: &&Provider| {
-        let mut nodes = wanted.nodes.iter().filter_map(|node| node.to_str());
-        nodes.any(|node| provider.nodes.iter().any(|start| node.starts_with(start)))
-    };
     let own = |provider: &Provider| {
         let (library, _) = installed(wanted.folders, provider)?;
         let file = library.with_file_name(format!("{}.{}", find::FILE_PREFIX, provider.only_with?));
         file.is_file().then_some(file)
     };
-    let owners = serving(wanted.kinds).filter(has_device);
-    owners.into_iter().find_map(own).or_else(|| find(wanted.folders))
+    let mut owners = serving(wanted.kinds).filter(|provider| wanted.has_device(provider));
+    owners.find_map(own).or_else(|| find(wanted.folders))
 }
 
-/// Libraries beside a provider's, which it loads itself; its ONNX Runtime is not one of them.
-fn beside(library: &Path) -> Vec<PathBuf> {
-    let entries = library.parent().and_then(|folder| fs::read_dir(folder).ok());
-    let is_library = |path: &PathBuf| {
-        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        path != library && name.contains(".so") && !name.starts_with(find::FILE_PREFIX)
-    };
-    let mut files: Vec<_> = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(is_library)
-        .collect();
-    files.sort_unstable();
-    files
+// === impl Wanted ===
+
+impl Wanted<'_> {
+    /// Whether a provider may have a device here. Most nodes have none, and mapping costs time and memory.
+    fn has_device(&self, provider: &Provider) -> bool {
+        let mut nodes = self.nodes.iter().filter_map(|node| node.to_str());
+        let granted = nodes.any(|node| provider.nodes.iter().any(|start| node.starts_with(start)));
+        granted || provider.on_cpu.is_some_and(|variable| self.variables.contains(&variable))
+    }
 }
 
 // === impl Preloaded ===
@@ -102,15 +92,14 @@ impl Preloaded {
     }
 
     fn map_provider(&mut self, provider: &Provider, library: &Path) {
-        if !self.map(provider.name, library.as_os_str()) {
-            return;
-        }
-        for file in beside(library) {
+        for file in plugins::before(provider, library) {
             self.map(provider.name, file.as_os_str());
         }
         for name in provider.later {
             self.map(provider.name, OsStr::new(name));
         }
+        // CUDA's can't be, before ONNX Runtime has prepared it.
+        self.map(provider.name, library.as_os_str());
         if provider.vulkan {
             let found = vulkan::find(vulkan::named().as_deref());
             let mapped =
@@ -131,6 +120,8 @@ impl Preloaded {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn install(root: &Path, file: &str) -> PathBuf {
@@ -147,7 +138,7 @@ mod tests {
         let usual = install(root.path(), "onnxruntime-1.32.0/libonnxruntime.so.1.32.0");
         let of = |kinds: &[DeviceKind], nodes: &[&str]| {
             let nodes: Vec<_> = nodes.iter().map(PathBuf::from).collect();
-            runtime(Wanted { folders: &folders, kinds, nodes: &nodes })
+            runtime(Wanted { folders: &folders, kinds, nodes: &nodes, variables: &[] })
         };
         let (cpu, gpu) = ([DeviceKind::Cpu], [DeviceKind::Gpu, DeviceKind::Cpu]);
         assert_eq!(of(&gpu, &["/dev/nvidia0"]), Some(usual.clone()), "CUDA is not installed");
@@ -160,23 +151,28 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beside_a_provider_is_mapped_but_for_a_runtime() {
-        let root = tempfile::tempdir().unwrap();
-        let library = install(root.path(), "p.so");
-        let (a, b) = (install(root.path(), "libA.so"), install(root.path(), "libb.so.1.0"));
-        install(root.path(), "libonnxruntime.so.1.31.1");
-        install(root.path(), "LICENSE");
-        assert_eq!(beside(&library), [a, b]);
+    fn providers_without_a_device_are_left_alone() {
+        let has = |name: &str, nodes: &[&str], variables: &[&str]| {
+            let nodes: Vec<_> = nodes.iter().map(PathBuf::from).collect();
+            let wanted = Wanted { folders: &[], kinds: &[], nodes: &nodes, variables };
+            wanted.has_device(super::super::providers::named(name).unwrap())
+        };
+        assert!(has("webgpu", &["/dev/dri/renderD128"], &[]));
+        assert!(has("webgpu", &[], &["PATH", "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"]));
+        assert!(!has("webgpu", &["/dev/fuse"], &["WICK_QNN_EMULATOR"]));
+        assert!(
+            has("openvino", &["/dev/accel/accel0"], &[]) && has("qnn", &["/dev/fastrpc-cdsp"], &[])
+        );
+        assert!(!has("cuda", &["/dev/dri/renderD128"], &[]));
     }
 
     #[test]
-    fn a_provider_that_can_t_be_mapped_is_refused_with_what_the_loader_says() {
+    fn what_can_t_be_mapped_is_named_with_what_the_loader_says() {
         let root = tempfile::tempdir().unwrap();
         let broken = install(root.path(), "broken.so");
         let mut done = Preloaded::default();
-        done.map_provider(super::super::providers::named("webgpu").unwrap(), &broken);
-        assert_eq!(done.refused.len(), 1, "{:?}", done.refused);
-        assert!(done.refused[0].why.contains("broken.so"), "{:?}", done.refused);
+        done.map_provider(super::super::providers::named("qnn").unwrap(), &broken);
+        assert!(done.refused.iter().any(|one| one.why.contains("broken.so")), "{:?}", done.refused);
         assert!(done.drivers.is_empty() && done.variables(Path::new("/x")).is_empty());
     }
 }

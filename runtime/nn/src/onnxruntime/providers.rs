@@ -43,6 +43,9 @@ pub struct Provider {
     pub options: &'static [(&'static str, &'static str)],
     /// What packages may tell it.
     pub takes: &'static [Known],
+    /// Libraries of its folder that are mapped before it, by how their names start: it wants them by names that are no
+    /// files.
+    pub before: &'static [&'static str],
     /// Libraries of the system that it loads by name, some when it begins and some later, those of its devices'
     /// drivers included: a worker maps them before it gives up the right to.
     pub later: &'static [&'static str],

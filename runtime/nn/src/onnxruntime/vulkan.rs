@@ -16,6 +16,9 @@ const FILES: &str = "VK_DRIVER_FILES";
 /// What the loader called them before.
 const FILES_BEFORE: &str = "VK_ICD_FILENAMES";
 
+/// What keeps the loader from layers that nobody has asked for by name.
+const NO_LAYERS: [&str; 2] = ["VK_LOADER_LAYERS_DISABLE", "~implicit~"];
+
 /// Drivers of one machine, and bytes of a file: those of Mesa and NVIDIA are ten, of 200 bytes each.
 const MAX_DRIVERS: usize = 12;
 const MAX_FILE: u64 = 4096;
@@ -50,7 +53,10 @@ pub(super) fn named() -> Option<String> {
 pub(super) fn variables(manifests: &[DriverFile], folder: &Path) -> Vec<(String, String)> {
     let paths: Vec<_> =
         manifests.iter().map(|one| folder.join(&one.name).display().to_string()).collect();
-    [FILES, FILES_BEFORE].map(|name| (name.to_owned(), paths.join(":"))).into()
+    let files = [FILES, FILES_BEFORE].map(|name| (name.to_owned(), paths.join(":")));
+    // Where the loader looks for layers is the image's, and code of it must not even be looked at.
+    let layers = NO_LAYERS.map(str::to_owned).into();
+    files.into_iter().chain([layers]).collect()
 }
 
 fn in_folder(folder: &Path) -> Vec<PathBuf> {
@@ -120,6 +126,7 @@ mod tests {
         let variables = variables(&found[..2], Path::new("/run/drivers"));
         let value = "/run/drivers/0-by-name.json:/run/drivers/1-absolute.json";
         assert_eq!(variables[0], ("VK_DRIVER_FILES".to_owned(), value.to_owned()));
+        assert!(variables.contains(&NO_LAYERS.map(str::to_owned).into()), "{variables:?}");
         assert_eq!(in_folder(root.path()).len(), 5);
         assert!(find(Some("")).is_empty());
     }

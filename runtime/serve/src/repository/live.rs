@@ -55,6 +55,8 @@ pub(super) struct Memory {
     pub reloaded: AtomicU64,
     /// It is being probed or loaded again.
     pub asking: AtomicBool,
+    /// It could not come back when it was asked for last.
+    pub stuck: AtomicBool,
     /// Its device is lost, by what is known; and its graphs were taken off it, and are not on it again.
     pub lost: AtomicBool,
     pub away: AtomicBool,

@@ -277,6 +277,7 @@ fn live(inner: &Arc<Inner>, name: String, model: Model, probe: Option<InferReque
             reloads: AtomicU32::new(0),
             reloaded: AtomicU64::new(0),
             asking: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             away: AtomicBool::new(false),
         };

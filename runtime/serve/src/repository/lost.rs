@@ -123,8 +123,10 @@ async fn reload(inner: &Inner, live: &Live) {
 
 /// Load a model that could not come back when somebody asked for it.
 async fn bring_back(inner: &Inner, live: &Live) {
-    // A request may have brought it meanwhile, or it rests and is well.
-    if live.fault().is_none() {
+    // A request may have brought it meanwhile. What nobody asks for takes no other model's place.
+    let stuck = live.memory.stuck.load(Ordering::Relaxed);
+    if !stuck || !live.model.is_unchanged() || !inner.has_room(live) {
+        asked(inner, live);
         return;
     }
     count(inner, live);

@@ -91,7 +91,7 @@ impl Inner {
         Seen {
             busy,
             cold: live.is_cold(),
-            stuck: live.is_cold() && live.fault().is_some(),
+            stuck: live.memory.stuck.load(Ordering::Relaxed),
             unused: Duration::from_millis(now.saturating_sub(used)),
             unproved: live.unproved(now),
             rest_after: match self.cycle.idle_graph {
@@ -158,6 +158,26 @@ impl Inner {
             self.make_room(Full { need, limit, by: DEVICE_LIMIT }, on_it).await?;
         }
         Ok(())
+    }
+
+    /// Whether a model that is not loaded has room though no other rests.
+    pub(super) fn has_room(&self, live: &Live) -> bool {
+        let fits = |limit: u64, need: u64, bytes: &dyn Fn(&Live) -> u64| {
+            let lives = self.lives();
+            let held = lives.iter().filter(|other| !other.is_cold()).map(|other| bytes(other));
+            held.sum::<u64>().saturating_add(need) <= limit
+        };
+        let taken = |live: &Live| live.memory.bytes.load(Ordering::Relaxed);
+        let here = self.cycle.max_loaded_memory;
+        let on_device = |limit| {
+            let mut devices = live.model.on_devices().into_iter();
+            devices.all(|(device, bytes)| {
+                let need = bytes.saturating_mul(ON_DEVICE);
+                fits(limit, need, &|other| self::on_device(other, &device))
+            })
+        };
+        here.is_none_or(|limit| fits(limit, taken(live), &taken))
+            && self.cycle.max_device_memory.is_none_or(on_device)
     }
 
     /// Other models rest until what is needed is within the limit; `bytes` says what one of them has.
@@ -276,6 +296,7 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
     let start = Instant::now();
     let woken = live.model.wake().await;
     live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
+    live.memory.stuck.store(woken.is_err(), Ordering::Relaxed);
     if let Err(error) = woken {
         let text = error_text(&error);
         tracing::warn!(model = live.name, code = error.code(), error = text, "not loaded again");

@@ -26,7 +26,9 @@ use wick_engine::{Engine, EngineSettings};
 use wick_nn::{Nn, NnSettings, Preloaded, Wanted};
 use wick_package::DeviceKind;
 use wick_sandbox::order::{CACHE_FULL, Go, Order, Phase, Report, Task, VERSION};
-use wick_sandbox::{BACKENDS, CACHE, Channel, DRIVERS, Driver, LockdownError, Signals, Woken};
+use wick_sandbox::{
+    BACKENDS, CACHE, COMPONENTS, Channel, DRIVERS, Driver, LockdownError, Signals, Woken,
+};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -41,8 +43,7 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 /// a pod keeps megabytes less of what was freed.
 const HEAPS: u16 = 2;
 
-/// Folders of the node's cache: compiled components, and optimised graphs.
-const COMPONENTS: &str = "components";
+/// The folder of optimised graphs in the node's cache, beside that of compiled components.
 const GRAPHS: &str = "graphs";
 
 /// What a container that was ended by a signal answers: 128 and the signal's number.
@@ -260,9 +261,12 @@ impl Worker {
 fn map(order: &Order, backends: &Path) -> Outcome<Preloaded> {
     let wanted = |kind: &DeviceKind| order.accelerators.iter().any(|one| one == kind.as_str());
     let kinds: Vec<DeviceKind> = DeviceKind::ALL.into_iter().filter(wanted).collect();
-    let nodes: Vec<PathBuf> = order.devices.iter().map(|device| device.path.clone()).collect();
+    let drivers = order.devices.iter().filter(|device| device.kind == 'c');
+    let nodes: Vec<PathBuf> = drivers.map(|device| device.path.clone()).collect();
+    let variables = order.env.iter().filter_map(|variable| variable.split_once('='));
+    let variables: Vec<&str> = variables.map(|(name, _)| name).collect();
     let folders = [backends.to_owned()];
-    let wanted = Wanted { folders: &folders, kinds: &kinds, nodes: &nodes };
+    let wanted = Wanted { folders: &folders, kinds: &kinds, nodes: &nodes, variables: &variables };
     wick_nn::preload(wanted).map_err(|error| Failure::of(&error))
 }
 

@@ -92,7 +92,8 @@ fn drivers_are_asked_only_where_a_device_was_granted() {
         uid: 0,
         gid: 0,
     };
-    for devices in [vec![], vec![device(1, 3)]] {
+    let disk = Device { kind: 'b', ..device(7, 0) };
+    for devices in [vec![], vec![device(1, 3)], vec![disk]] {
         case.order.devices = devices;
         case.run(&[&driver]).error(&driver, &[libc::EPERM]);
     }

@@ -228,6 +228,32 @@ fn backends_and_cache_have_their_places() {
 }
 
 #[test]
+fn code_is_mapped_only_from_what_is_the_node_s() {
+    if !root_or_skip() {
+        return;
+    }
+    let mut case = Case::new();
+    let (backends, cache) = (case.volume("backends"), case.volume("cache"));
+    for folder in ["components", "graphs"] {
+        fs::create_dir(cache.join(folder)).unwrap();
+        fs::write(cache.join(folder).join("file"), "bytes").unwrap();
+    }
+    fs::write(case.rootfs("file"), "bytes").unwrap();
+    (case.order.backends, case.order.cache) = (Some(backends), Some(cache));
+    let may = ["code:/run/wick/backends/inside", "code:/run/wick/cache/components/file"];
+    let may_not = ["code:/run/wick/cache/graphs/file", "code:/file", "code:/run/wick/image/file"];
+    let answers =
+        case.run(&[may.as_slice(), &may_not, &["write:/run/wick/cache/components/new"]].concat());
+    for action in may {
+        answers.ok(action);
+    }
+    for action in may_not {
+        answers.error(action, &[libc::EPERM, libc::EACCES]);
+    }
+    answers.error("write:/run/wick/cache/components/new", &[libc::EROFS]);
+}
+
+#[test]
 fn what_can_not_be_honoured_is_refused_by_name() {
     if !root_or_skip() {
         return;

@@ -113,6 +113,7 @@ fn act(action: &str) -> io::Result<String> {
             Ok(limits.lines().find(|line| line.contains(what)).unwrap_or_default().to_owned())
         }
         "call" => call(what),
+        "code" => code(what),
         _ => Err(io::Error::other("no such action")),
     }
 }
@@ -125,6 +126,16 @@ fn call(what: &str) -> io::Result<String> {
     // SAFETY: the tests pass no argument that the kernel would write through.
     let result = unsafe { libc::syscall(at(0), at(1), at(2), at(3), at(4), at(5), at(6)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result.to_string()) }
+}
+
+/// Map a file as code, which nothing runs.
+fn code(path: &str) -> io::Result<String> {
+    let file = std::fs::File::open(path)?;
+    let flags = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::EXEC;
+    let private = rustix::mm::MapFlags::PRIVATE;
+    // SAFETY: a new mapping takes nobody's memory, and is left alone.
+    unsafe { rustix::mm::mmap(std::ptr::null_mut(), 1, flags, private, &file, 0) }?;
+    Ok(String::new())
 }
 
 /// What every thread may do, each different answer once.

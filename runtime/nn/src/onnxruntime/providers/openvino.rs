@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
         flag("enable_opencl_throttling"),
         flag("disable_dynamic_shapes"),
     ],
+    before: &[],
     later: &["libze_loader.so.1", "libze_intel_gpu.so.1", "libze_intel_npu.so.1", "libOpenCL.so.1"],
     vulkan: false,
     nodes: &["/dev/dri/", "/dev/accel/"],

@@ -37,6 +37,7 @@ pub(super) const PROVIDER: Provider = Provider {
         flag("enable_htp_fp16_precision"),
         flag("offload_graph_io_quantization"),
     ],
+    before: &[],
     later: &["libcdsprpc.so"],
     vulkan: false,
     nodes: &["/dev/fastrpc"],

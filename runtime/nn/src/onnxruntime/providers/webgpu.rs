@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
         one_of("storageBufferCacheMode", &["disabled", "lazyRelease", "simple", "bucket"]),
         one_of("validationMode", &["disabled", "wgpuOnly", "basic", "full"]),
     ],
+    before: &[],
     later: &["libvulkan.so.1"],
     vulkan: true,
     nodes: &["/dev/dri/", "/dev/nvidia"],
