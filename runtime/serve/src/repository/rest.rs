@@ -169,15 +169,15 @@ impl Inner {
         };
         let taken = |live: &Live| live.memory.bytes.load(Ordering::Relaxed);
         let here = self.cycle.max_loaded_memory;
-        let on_device = |limit| {
+        let beside = |limit| {
             let mut devices = live.model.on_devices().into_iter();
             devices.all(|(device, bytes)| {
                 let need = bytes.saturating_mul(ON_DEVICE);
-                fits(limit, need, &|other| self::on_device(other, &device))
+                fits(limit, need, &|other| on_device(other, &device))
             })
         };
         here.is_none_or(|limit| fits(limit, taken(live), &taken))
-            && self.cycle.max_device_memory.is_none_or(on_device)
+            && self.cycle.max_device_memory.is_none_or(beside)
     }
 
     /// Other models rest until what is needed is within the limit; `bytes` says what one of them has.
