@@ -86,7 +86,7 @@ pub(super) fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(Pat
 }
 
 /// Libraries of a provider's folder that the loader would not find when it loads the provider.
-pub(super) fn before(provider: &Provider, library: &Path) -> Vec<PathBuf> {
+fn before(provider: &Provider, library: &Path) -> Vec<PathBuf> {
     let folder = library.parent().unwrap_or(library);
     let named = |start: &&str| {
         let mut names: Vec<_> = fs::read_dir(folder)

@@ -1,5 +1,6 @@
-//! What a process maps before it gives up the right to map code: ONNX Runtime, and for devices beside the CPU
-//! providers with all that they load lazily, down to the devices' drivers. Nothing of it is called.
+//! What a process maps before it gives up the right to map code from anywhere: ONNX Runtime, and for devices beside
+//! the CPU what providers load of the system, down to the devices' drivers. Nothing of it is called. Providers
+//! themselves are loaded later, from where they are then: they look for their own files beside themselves.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use wick_package::DeviceKind;
 
 use super::library::Library;
-use super::plugins::{self, installed, serving};
+use super::plugins::{installed, serving};
 use super::providers::Provider;
 use super::vulkan::{self, DriverFile};
 use super::{NAME, find, map};
@@ -54,8 +55,8 @@ pub fn preload(wanted: Wanted<'_>) -> Result<Preloaded, LoadError> {
     let version = find::version(&runtime);
     for provider in serving(wanted.kinds).filter(|provider| wanted.has_device(provider)) {
         let fits = provider.only_with.is_none_or(|only| version.as_deref() == Some(only));
-        if fits && let Some((library, _)) = installed(wanted.folders, provider) {
-            done.map_provider(provider, &library);
+        if fits && installed(wanted.folders, provider).is_some() {
+            done.map_for(provider);
         }
     }
     Ok(done)
@@ -91,15 +92,10 @@ impl Preloaded {
         if self.drivers.is_empty() { Vec::new() } else { vulkan::variables(&self.drivers, folder) }
     }
 
-    fn map_provider(&mut self, provider: &Provider, library: &Path) {
-        for file in plugins::before(provider, library) {
-            self.map(provider.name, file.as_os_str());
-        }
+    fn map_for(&mut self, provider: &Provider) {
         for name in provider.later {
             self.map(provider.name, OsStr::new(name));
         }
-        // CUDA's can't be, before ONNX Runtime has prepared it.
-        self.map(provider.name, library.as_os_str());
         if provider.vulkan {
             let found = vulkan::find(vulkan::named().as_deref());
             let mapped =
@@ -171,8 +167,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let broken = install(root.path(), "broken.so");
         let mut done = Preloaded::default();
-        done.map_provider(super::super::providers::named("qnn").unwrap(), &broken);
-        assert!(done.refused.iter().any(|one| one.why.contains("broken.so")), "{:?}", done.refused);
+        assert!(!done.map("one", broken.as_os_str()) && done.map("two", OsStr::new("libm.so.6")));
+        let [refusal] = &done.refused[..] else { panic!("{:?}", done.refused) };
+        assert!(refusal.what == "one" && refusal.why.contains("broken.so"), "{refusal:?}");
         assert!(done.drivers.is_empty() && done.variables(Path::new("/x")).is_empty());
     }
 }

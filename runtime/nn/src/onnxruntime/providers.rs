@@ -46,8 +46,8 @@ pub struct Provider {
     /// Libraries of its folder that are mapped before it, by how their names start: it wants them by names that are no
     /// files.
     pub before: &'static [&'static str],
-    /// Libraries of the system that it loads by name, some when it begins and some later, those of its devices'
-    /// drivers included: a worker maps them before it gives up the right to.
+    /// Libraries of the system that it is linked with or loads by name, those of its devices' drivers included: a
+    /// worker maps them before it gives up the right to. Those of C and C++ need no mention.
     pub later: &'static [&'static str],
     /// Whether its drivers are Vulkan's, which are found by files.
     pub vulkan: bool,

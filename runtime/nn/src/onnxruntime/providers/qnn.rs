@@ -38,7 +38,7 @@ pub(super) const PROVIDER: Provider = Provider {
         flag("offload_graph_io_quantization"),
     ],
     before: &[],
-    later: &["libcdsprpc.so"],
+    later: &["libcdsprpc.so", "libatomic.so.1"],
     vulkan: false,
     nodes: &["/dev/fastrpc"],
     environment: &[],

@@ -24,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
         shapes("nv_profile_opt_shapes"),
     ],
     before: &["libcudart.so", "libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so"],
-    later: &["libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1"],
+    later: &["libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1", "libz.so.1"],
     vulkan: false,
     nodes: &["/dev/nvidia"],
     environment: &["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"],
