@@ -125,32 +125,29 @@ fn filter(value: &str) -> Result<String, String> {
 
 /// Bytes as Kubernetes writes amounts: `512Mi`, `2G` or `1048576`.
 fn bytes(value: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("", 1),
+        ("k", 1000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+    ];
     let wrong = || format!("`{value}` is not a number of bytes, such as `512Mi` or `2Gi`");
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale = match &value[digits.len()..] {
-        "" => 1,
-        "k" => 1000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(scale).ok_or_else(wrong)
+    scaled(value, &UNITS).ok_or_else(wrong)
 }
 
 /// `1500ms`, `20s` or `2m`, in milliseconds.
 fn duration(value: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1000), ("m", 60_000)];
     let wrong = || format!("`{value}` is not a duration, such as `20s` or `1500ms`");
+    scaled(value, &UNITS).ok_or_else(wrong)
+}
+
+/// A whole number with one of these units; none if it is not one, or too large.
+fn scaled(value: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale = match &value[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(scale).ok_or_else(wrong)
+    let (_, scale) = units.iter().find(|(unit, _)| *unit == &value[digits.len()..])?;
+    digits.parse::<u64>().ok()?.checked_mul(*scale)
 }

@@ -56,11 +56,11 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     entries(folder).filter(is_library).min()
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-fn name(path: &Path) -> Option<&str> {
+pub(super) fn name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ort::device::Device as OrtDevice;
@@ -11,9 +10,10 @@ use ort::memory::DeviceType;
 use parking_lot::Mutex;
 use wick_package::DeviceKind;
 
+use super::find::{entries, name, provider as newest};
 use super::library::Library;
 use super::providers::{PROVIDERS, Provider};
-use super::{facts, find::provider as newest, map};
+use super::{facts, map};
 use crate::backend::{Device, Found, Refusal};
 
 /// Names providers that are to list devices which are not there, for tests of what is chosen and refused: ONNX Runtime
@@ -89,17 +89,8 @@ pub(super) fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(Pat
 fn before(provider: &Provider, library: &Path) -> Vec<PathBuf> {
     let folder = library.parent().unwrap_or(library);
     let named = |start: &&str| {
-        let mut names: Vec<_> = fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(*start))
-            })
-            .collect();
-        names.sort_unstable();
-        names.pop()
+        let starts = |path: &PathBuf| name(path).is_some_and(|name| name.starts_with(*start));
+        entries(folder).filter(starts).max()
     };
     provider.before.iter().filter_map(named).collect()
 }
@@ -207,6 +198,8 @@ impl Library {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::onnxruntime::providers::named;
 

@@ -1,10 +1,12 @@
 //! Vulkan's drivers, as the Vulkan loader finds them: files in JSON that name libraries.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+use super::find::entries;
 
 /// Where such files are, as the loader's documentation has it, but for a user's own.
 const FOLDERS: [&str; 3] =
@@ -60,9 +62,8 @@ pub(super) fn variables(manifests: &[DriverFile], folder: &Path) -> Vec<(String,
 }
 
 fn in_folder(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_json = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
-    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(is_json).collect();
+    let mut files: Vec<_> = entries(folder).filter(is_json).collect();
     files.sort_unstable();
     files
 }
@@ -97,6 +98,8 @@ impl DriverFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
