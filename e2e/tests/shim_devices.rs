@@ -5,47 +5,16 @@ mod support;
 
 use std::fs;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use support::node::{DEVICE, Folder, Process};
-use support::{END_TIMEOUT, Pod, images, outputs};
+use support::plugin::Plugin;
+use support::{Pod, images, outputs};
 use wick_e2e::cluster::Cluster;
-use wick_e2e::kubectl::Namespace;
-use wick_e2e::wait::wait;
 
 /// What the plugin offers, and how many: one for each container below.
 const RESOURCE: &str = "wick.test/harmless";
 const DEVICES: u32 = 3;
-
-/// Where the kubelet and its plugins meet.
-const SOCKETS: &str = "/var/lib/kubelet/device-plugins";
-
-/// The plugin as vendors deploy it: an ordinary pod with a view of the kubelet's folder.
-fn plugin(cluster: &Cluster, allocation: &Value) -> anyhow::Result<Value> {
-    let image = images::program(cluster, "device-plugin")?;
-    Ok(json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plugin"},
-        "spec": {
-            "terminationGracePeriodSeconds": 2,
-            "containers": [{
-                "name": "plugin", "image": image, "imagePullPolicy": "IfNotPresent",
-                "args": [RESOURCE, DEVICES.to_string(), allocation.to_string()],
-                "volumeMounts": [{"name": "sockets", "mountPath": SOCKETS}],
-            }],
-            "volumes": [{"name": "sockets", "hostPath": {"path": SOCKETS, "type": "Directory"}}],
-        },
-    }))
-}
-
-/// Wait until the node offers this many devices.
-fn offered(cluster: &Cluster, space: &Namespace, count: u32) -> anyhow::Result<()> {
-    let offered = wait("the devices", END_TIMEOUT, || {
-        let nodes = cluster.kubectl.get(&["nodes"])?.context("no nodes")?;
-        let found = &nodes["items"][0]["status"]["allocatable"][RESOURCE];
-        Ok((found.as_str().unwrap_or("0") == count.to_string()).then_some(()))
-    });
-    offered.with_context(|| space.dump())
-}
 
 #[test]
 #[ignore = "needs root and a cluster; cargo xtask e2e"]
@@ -71,8 +40,8 @@ fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyho
             "permissions": "rw"}],
         "cdi_devices": [{"name": "wick.test/named=one"}],
     });
-    space.apply(&plugin(&cluster, &allocation)?.to_string())?;
-    offered(&cluster, &space, DEVICES)?;
+    let plugin = Plugin { resource: RESOURCE, devices: DEVICES };
+    plugin.start(&cluster, &space, &allocation)?;
 
     let image = images::tool(&cluster)?;
     let limits = json!({"limits": {RESOURCE: 1}});
@@ -100,7 +69,6 @@ fn a_device_of_a_plugin_reaches_the_pod_that_asks_for_it_and_no_other() -> anyho
         ensure!(!other.inside(path).exists(), "a pod without a device has {path}");
     }
     ensure!(other.check_device("/dev/harmless/plain").is_err(), "it has the device");
-    space.run(&["delete", "pod", "plugin"])?;
-    offered(&cluster, &space, 0)?;
+    plugin.stop(&cluster, &space)?;
     space.delete()
 }

@@ -1,13 +1,16 @@
-//! Packages for a GPU in pods: WebGPU on a software driver that the node has, in the worker's sandbox.
-//! The driver is Mesa's, which `cargo xtask e2e` unpacks and names in containerd's environment.
+//! Packages for other devices than the CPU in pods, in the worker's sandbox: WebGPU on a software driver, QNN on its
+//! emulator, and a GPU of NVIDIA's where there is one. The software driver is Mesa's, which `cargo xtask e2e` unpacks
+//! and names in containerd's environment, with where this machine has NVIDIA's libraries.
 
 mod support;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use support::plugin::Plugin;
 use support::{END_TIMEOUT, PORT, Pod};
 use wick_e2e::cluster::Cluster;
 use wick_e2e::filetype::{self, PYTHON};
@@ -17,6 +20,9 @@ use wick_e2e::package;
 
 /// How far apart scores may be: the tolerance of FP32.
 const APART: f64 = 0.002;
+
+/// Where a GPU of NVIDIA's is.
+const NVIDIA: &str = "/dev/nvidia0";
 
 /// Lets a software driver count as a GPU.
 const SOFTWARE: &str = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER";
@@ -57,6 +63,60 @@ fn graph(addr: SocketAddr) -> anyhow::Result<Value> {
     Ok(about["properties"]["graphs"][0].clone())
 }
 
+/// Both say the same of some texts, within the tolerance.
+fn same_answers(gpu: SocketAddr, cpu: SocketAddr) -> anyhow::Result<()> {
+    for text in [PYTHON, "#!/bin/sh\nset -e\necho one\n", "{\"a\": [1, 2], \"b\": null}\n"] {
+        let ((label, score), (other, beside)) = (score(gpu, text)?, score(cpu, text)?);
+        ensure!(
+            label == other && (score - beside).abs() <= APART,
+            "{label} {score}, {other} {beside}"
+        );
+    }
+    Ok(())
+}
+
+/// NVIDIA's GPU as its own device plugin grants it: by CDI, with the nodes that there are.
+fn nvidia_specification() -> Value {
+    let nodes = ["nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
+    let paths = nodes.iter().map(|node| format!("/dev/{node}"));
+    let there: Vec<Value> = paths
+        .filter(|path| Path::new(path).exists())
+        .map(|path| json!({"path": path, "permissions": "rw"}))
+        .collect();
+    json!({
+        "cdiVersion": "0.6.0", "kind": "wick.test/gpu",
+        "devices": [{"name": "all", "containerEdits": {"deviceNodes": there}}],
+    })
+}
+
+#[test]
+#[ignore = "needs root and a cluster; cargo xtask e2e"]
+fn a_package_runs_on_nvidia_s_gpu_where_there_is_one() -> anyhow::Result<()> {
+    if !Path::new(NVIDIA).exists() {
+        println!("no such device: this machine has no GPU of NVIDIA's");
+        return Ok(());
+    }
+    let cluster = Cluster::attach()?;
+    let space = cluster.kubectl.namespace("nvidia")?;
+    fs::write(cluster.ours()?.cdi.join("gpu.json"), nvidia_specification().to_string())?;
+    let plugin = Plugin { resource: "nvidia.com/gpu", devices: 1 };
+    plugin.start(&cluster, &space, &json!({"cdi_devices": [{"name": "wick.test/gpu=all"}]}))?;
+    let image = filetype_for(&cluster, "7.0.5", "\"gpu\", \"cpu\"")?;
+    let limits = json!({"limits": {plugin.resource: 1}});
+    space.apply(&Pod::new("with", &image).probed().container("resources", limits).yaml())?;
+    space.apply(&Pod::new("without", &image).probed().yaml())?;
+    let gpu: SocketAddr = (space.ready_pod("with")?, PORT).into();
+    let cpu: SocketAddr = (space.ready_pod("without")?, PORT).into();
+    let (about_gpu, about_cpu) = (graph(gpu)?, graph(cpu)?);
+    println!("{about_gpu}");
+    ensure!(about_gpu["device"]["kind"] == "gpu", "{about_gpu}");
+    ensure!(about_gpu["device"]["vendor"] == "nvidia", "{about_gpu}");
+    ensure!(about_cpu["device"]["kind"] == "cpu", "{about_cpu}");
+    same_answers(gpu, cpu)?;
+    plugin.stop(&cluster, &space)?;
+    space.delete()
+}
+
 #[test]
 #[ignore = "needs root and a cluster; cargo xtask e2e"]
 fn a_package_for_the_gpu_runs_on_it_and_answers_as_on_the_cpu() -> anyhow::Result<()> {
@@ -75,13 +135,7 @@ fn a_package_for_the_gpu_runs_on_it_and_answers_as_on_the_cpu() -> anyhow::Resul
     ensure!(about_gpu.to_string().contains("WebGpuExecutionProvider"), "{about_gpu}");
     ensure!(about_cpu["device"]["kind"] == "cpu", "{about_cpu}");
     ensure!(about_cpu.to_string().contains("webgpu"), "nothing says why not: {about_cpu}");
-    for text in [PYTHON, "#!/bin/sh\nset -e\necho one\n", "{\"a\": [1, 2], \"b\": null}\n"] {
-        let ((label, score), (other, beside)) = (score(gpu, text)?, score(cpu, text)?);
-        ensure!(
-            label == other && (score - beside).abs() <= APART,
-            "{label} {score}, {other} {beside}"
-        );
-    }
+    same_answers(gpu, cpu)?;
     let metrics = http::get(gpu, "/metrics")?.text();
     ensure!(metrics.contains("wick_device_share"), "{metrics}");
     space.delete()

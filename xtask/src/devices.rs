@@ -4,7 +4,7 @@
 
 mod silicon;
 
-use std::env::consts::ARCH;
+use std::env::{self, consts::ARCH};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,7 +56,7 @@ pub fn run(house: &House) -> anyhow::Result<Counts> {
     checks.told_options()?;
     checks.virtual_device()?;
     passed += 6;
-    if Path::new("/proc/driver/nvidia/version").exists() {
+    if has_nvidia() {
         passed += checks.nvidia()?;
     } else {
         println!("cuda: no such device: this machine has no driver of NVIDIA's");
@@ -68,22 +68,41 @@ pub fn run(house: &House) -> anyhow::Result<Counts> {
 /// The software driver, with the providers that run on this machine installed.
 pub fn prepare(house: &House) -> anyhow::Result<PathBuf> {
     for provider in ["webgpu", "qnn"] {
-        let install = ["backend", "install", provider];
-        let mut wick = Command::new(house.wick());
-        wick.env("WICK_BACKENDS", house.backends()).args(install);
-        let said = tools::output(&mut wick).with_context(|| format!("install {provider}"))?;
-        eprintln!("devices: {}", said.trim());
+        install(house, provider)?;
     }
     vulkan(house)
 }
 
-/// Flags for `cluster up` by which the shims of a node know the software driver.
+/// Flags for `cluster up` by which the shims of a node know the software driver, and NVIDIA's where there is one: its
+/// libraries are where this program's own loader looks, too.
 pub fn of_a_node(house: &House) -> anyhow::Result<Vec<String>> {
     let root = prepare(house)?;
-    let libraries = root.join("usr/lib").join(format!("{ARCH}-linux-gnu"));
-    let variables = [("WICK_LIBRARIES", libraries), ("VK_DRIVER_FILES", root.join("lvp.json"))];
-    let flags = variables.map(|(name, path)| format!("{name}={}", path.display()));
-    Ok(flags.into_iter().flat_map(|variable| ["--env".to_owned(), variable]).collect())
+    let mut libraries = vec![root.join("usr/lib").join(format!("{ARCH}-linux-gnu"))];
+    let mut drivers = vec![root.join("lvp.json")];
+    if has_nvidia() {
+        install(house, "cuda")?;
+        let told = |variable| env::var_os(variable).unwrap_or_default();
+        libraries.extend(env::split_paths(&told("LD_LIBRARY_PATH")));
+        drivers.extend(env::split_paths(&told("VK_DRIVER_FILES")));
+    }
+    let flag = |name: &str, paths: Vec<PathBuf>| {
+        let paths = env::join_paths(paths.iter().filter(|path| path.is_absolute()))?;
+        anyhow::Ok(["--env".to_owned(), format!("{name}={}", paths.to_string_lossy())])
+    };
+    Ok([flag("WICK_LIBRARIES", libraries)?, flag("VK_DRIVER_FILES", drivers)?].concat())
+}
+
+fn install(house: &House, provider: &str) -> anyhow::Result<()> {
+    let mut wick = Command::new(house.wick());
+    wick.env("WICK_BACKENDS", house.backends()).args(["backend", "install", provider]);
+    let said = tools::output(&mut wick).with_context(|| format!("install {provider}"))?;
+    eprintln!("devices: {}", said.trim());
+    Ok(())
+}
+
+/// Whether NVIDIA's driver runs here.
+fn has_nvidia() -> bool {
+    Path::new("/proc/driver/nvidia/version").exists()
 }
 
 struct Checks<'h> {
@@ -232,8 +251,7 @@ impl Checks<'_> {
 
     /// CUDA with its own ONNX Runtime, and WebGPU over NVIDIA's driver.
     fn nvidia(&self) -> anyhow::Result<u64> {
-        let install = ["backend", "install", "cuda"];
-        tools::run(self.wick().args(install)).context("install cuda")?;
+        install(self.house, "cuda")?;
         let own = self.house.backends().join("cuda-1.31.1/libonnxruntime.so.1.31.1");
         for model in &MODELS {
             let package = self.package(model, "gpu", "0.5")?;

@@ -18,7 +18,9 @@ pub use wick_e2e::filetype::classify;
 pub use wick_e2e::say;
 
 pub mod claims;
+pub mod driver;
 pub mod node;
+pub mod plugin;
 pub mod policy;
 
 /// Longest until a pod has ended.

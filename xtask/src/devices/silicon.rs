@@ -61,8 +61,7 @@ impl Checks<'_> {
                 println!("{provider}: no such device: this machine has no {kind} of {vendor}'s");
                 continue;
             }
-            tools::run(self.wick().args(["backend", "install", provider]))
-                .with_context(|| format!("install {provider}"))?;
+            super::install(self.house, provider)?;
             let uses = |device: &Value| {
                 let mut providers = device["providers"].as_array().into_iter().flatten();
                 providers.any(|provider| provider == silicon.registered)
