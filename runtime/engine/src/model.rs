@@ -148,11 +148,13 @@ impl Model {
     /// Bytes of the model files of its graphs on each device beside the processor, by the device's
     /// [place](wick_nn::Device::place).
     pub fn on_devices(&self) -> BTreeMap<String, u64> {
+        let guest = &self.inner.guest;
+        let own = guest.graphs.iter().map(|graph| (graph.clone(), graph.file_len()));
         let mut devices = BTreeMap::new();
-        for graph in &self.inner.guest.graphs {
+        for (graph, bytes) in own.chain(guest.brought.kept()) {
             let device = &graph.device().device;
             if device.kind != DeviceKind::Cpu {
-                *devices.entry(device.place()).or_default() += graph.file_len();
+                *devices.entry(device.place()).or_default() += bytes;
             }
         }
         devices

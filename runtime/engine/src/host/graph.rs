@@ -32,7 +32,16 @@ type Answer<T> = wasmtime::Result<Result<T, Resource<NnError>>>;
 
 /// Graphs that instances of a model brought as bytes, newest first.
 #[derive(Default)]
-pub(crate) struct Brought(Mutex<Vec<(Digest, DeviceKind, GraphHandle)>>);
+pub(crate) struct Brought(Mutex<Vec<BroughtGraph>>);
+
+struct BroughtGraph {
+    digest: Digest,
+    /// What the guest asked for.
+    device: DeviceKind,
+    /// Bytes of it.
+    size: u64,
+    handle: GraphHandle,
+}
 
 impl graph::Host for State {
     async fn load(
@@ -251,7 +260,7 @@ pub(crate) async fn load_bytes(
         .load(&spec, &resolve)
         .await
         .map_err(|error| NnError::new(ErrorCode::RuntimeError, error.to_string()))?;
-    guest.brought.keep(digest, device, handle.clone());
+    guest.brought.keep(BroughtGraph { digest, device, size, handle: handle.clone() });
     Ok(HostGraph { handle, charge: Some(charge) })
 }
 
@@ -260,8 +269,13 @@ pub(crate) async fn load_bytes(
 impl Brought {
     fn find(&self, digest: &Digest, device: DeviceKind) -> Option<GraphHandle> {
         let graphs = self.0.lock();
-        let found = graphs.iter().find(|(of, on, _)| of == digest && *on == device);
-        found.map(|(_, _, handle)| handle.clone())
+        let found = graphs.iter().find(|one| one.digest == *digest && one.device == device);
+        found.map(|one| one.handle.clone())
+    }
+
+    /// Each that is kept, with the bytes of it.
+    pub(crate) fn kept(&self) -> Vec<(GraphHandle, u64)> {
+        self.0.lock().iter().map(|one| (one.handle.clone(), one.size)).collect()
     }
 
     /// Forget all of them.
@@ -270,9 +284,9 @@ impl Brought {
         drop(dropped);
     }
 
-    fn keep(&self, digest: Digest, device: DeviceKind, handle: GraphHandle) {
+    fn keep(&self, graph: BroughtGraph) {
         let mut graphs = self.0.lock();
-        graphs.insert(0, (digest, device, handle));
+        graphs.insert(0, graph);
         // Dropping a graph may take long, so it is done without the lock.
         let kept = MAX_BROUGHT.min(graphs.len());
         let dropped = graphs.split_off(kept);

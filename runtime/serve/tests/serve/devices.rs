@@ -18,6 +18,7 @@ use wick_nn::{
 use wick_package::{Datatype, DeviceKind, Dim, TensorSpec};
 use wick_serve::{CycleSettings, Repository, RepositorySettings, Source};
 
+use crate::guests::{TENSORS, guest};
 use crate::support::{Fixture, four};
 
 /// A model's file, which only a device that is made up can read.
@@ -231,6 +232,35 @@ async fn models_that_share_a_device_leave_it_for_each_other() {
         }
     }
     assert!(gpu.loads.load(Ordering::SeqCst) > 3, "nobody has left it");
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn graphs_that_a_guest_brings_count_for_its_device() {
+    let gpu = Arc::new(Gpu::default());
+    // Room for two models, and for nothing beside.
+    let (fixture, stop) = served_as(&gpu, &["a"], at_most(4 * FILE.len())).await;
+    let path = write(&fixture.dir, "m");
+    fs::write(path.join("handler.wasm"), guest("hostile")).unwrap();
+    fs::write(path.join("g.onnx"), FILE).unwrap();
+    let graph = TENSORS.replace("\n[[input]]", "devices = [\"gpu\"]\n\n[[input]]");
+    let manifest = format!(
+        "[package]\nname = \"m\"\nversion = \"1.0.0\"\n\n[handler]\ncomponent = \"handler.wasm\"\n{graph}"
+    );
+    fs::write(path.join("wick.toml"), manifest).unwrap();
+    fixture.repository.add(Source { path, grants: Grants::default() }).await.unwrap();
+    assert!(fixture.repository.load_all().await.is_empty());
+    assert_eq!(gpu.graphs.load(Ordering::SeqCst), 2);
+    let body = r#"{"parameters":{"mode":"gpu-graph"},
+        "inputs":[{"name":"x","shape":[2],"datatype":"FP32","data":[1,2]}]}"#;
+    let answer = fixture.post(INFER, body).await;
+    assert!(answer.text().contains("it was loaded"), "{}", answer.text());
+    assert_eq!(gpu.graphs.load(Ordering::SeqCst), 3, "it is not kept for the next request");
+    // A third model: the guest's leaves with what it brought, since that is one byte too much beside another.
+    fixture.repository.unload("a").await.unwrap();
+    assert_eq!(gpu.graphs.load(Ordering::SeqCst), 2);
+    fixture.repository.load("a").await.unwrap();
+    assert_eq!(gpu.graphs.load(Ordering::SeqCst), 1, "it stays beside what has no room for it");
     stop.cancel();
 }
 

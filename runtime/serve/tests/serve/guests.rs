@@ -16,7 +16,7 @@ use wick_testing::onnx;
 use crate::support::{Fixture, Reply, engine};
 
 /// A compiled guest.
-fn guest(name: &str) -> Vec<u8> {
+pub fn guest(name: &str) -> Vec<u8> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     let folder = std::env::var_os("WICK_GUESTS")
