@@ -35,6 +35,9 @@ pub fn create(name: &Name) -> anyhow::Result<Vec<PathBuf>> {
     for hierarchy in hierarchies()? {
         let root = hierarchy.join(name.cgroup());
         let system = root.join("system");
+        enable_controllers(&hierarchy)?;
+        fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+        enable_controllers(&root)?;
         fs::create_dir_all(&system).with_context(|| format!("create {}", system.display()))?;
         inherit_cpuset(&hierarchy, &root)?;
         inherit_cpuset(&root, &system)?;
@@ -70,6 +73,18 @@ pub fn processes(name: &Name) -> anyhow::Result<Vec<i32>> {
     numbers.sort_unstable();
     numbers.dedup();
     Ok(numbers)
+}
+
+/// A cgroup of version 2 has the controllers that the one above it hands down, and the kubelet wants all of them.
+fn enable_controllers(folder: &Path) -> anyhow::Result<()> {
+    // There is no such file in hierarchies of version 1, and no memory beside them.
+    let controllers = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    if !controllers.split_whitespace().any(|one| one == "memory") {
+        return Ok(());
+    }
+    let wanted: Vec<String> = controllers.split_whitespace().map(|one| format!("+{one}")).collect();
+    let file = folder.join("cgroup.subtree_control");
+    fs::write(&file, wanted.join(" ")).with_context(|| format!("write {}", file.display()))
 }
 
 /// A new cpuset of version 1 has no CPU and takes no process until it is given some.
