@@ -76,8 +76,9 @@ pub async fn run(worker: &mut Worker, nn: NnSettings, start: Instant) -> Outcome
     let serving = bound.map(|bound| Serving::start(bound, &repository));
     let mut signals = Listening::new(&worker.signals)?;
     let loaded = load(&repository, &name, &mut signals).await;
-    // What loading has freed is not needed again soon.
+    // What loading has freed is not needed again soon, nor is the code that only loading runs.
     wick_sandbox::trim_heaps();
+    wick_sandbox::return_program();
     match (loaded?, serving) {
         (Loaded::Command(model), serving) => {
             match serving {
