@@ -76,9 +76,8 @@ pub async fn run(worker: &mut Worker, nn: NnSettings, start: Instant) -> Outcome
     let serving = bound.map(|bound| Serving::start(bound, &repository));
     let mut signals = Listening::new(&worker.signals)?;
     let loaded = load(&repository, &name, &mut signals).await;
-    // What loading has freed is not needed again soon, nor is the code that only loading runs.
+    // What loading has freed is not needed again soon.
     wick_sandbox::trim_heaps();
-    wick_sandbox::return_program();
     match (loaded?, serving) {
         (Loaded::Command(model), serving) => {
             match serving {
@@ -90,6 +89,8 @@ pub async fn run(worker: &mut Worker, nn: NnSettings, start: Instant) -> Outcome
         (_, Err(error)) => Err(bind_failure(&error)),
         (Loaded::Signal, Ok(serving)) => serving.end(&mut signals).await,
         (Loaded::Served, Ok(serving)) => {
+            // Nor is the code that only loading runs. A command goes on with it at once.
+            wick_sandbox::return_program();
             if worker.order.args.len() > 1 {
                 tracing::warn!("a server takes no arguments: those of the container are ignored");
             }
