@@ -188,7 +188,9 @@ pub fn trim_heaps() {
 /// Hand back the pages of this program that are only read: those that a start needed and nothing else does are
 /// the kernel's to use then, and the others are mapped again when they are next looked at.
 pub fn return_program() {
-    let page = rustix::param::page_size();
+    // The C library knows this from the start; rustix would have to ask, which a worker in its sandbox can't.
+    // SAFETY: the call takes an integer and reads what the library keeps.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
     for segment in read_only() {
         let start = segment.start - segment.start % page;
         // SAFETY: the program's file is mapped there, for as long as it runs, and nothing is ever written: who
