@@ -7,9 +7,9 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
-use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::{Method, Uri};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::{Auth, Grant};
@@ -41,16 +41,27 @@ pub fn guard(router: Router, settings: &ServeSettings) -> Router {
 }
 
 /// Put into a request what it may do, or refuse it.
-async fn authorize(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
-    match auth.grant(request.uri().path(), request.headers()) {
+async fn authorize(State(auth): State<Auth>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let granted = grant(&auth, &head.uri, &mut head.headers);
+    let mut request = Request::from_parts(head, body);
+    match granted {
         Ok(grant) => {
             request.extensions_mut().insert(grant);
-            // A model that answers HTTP itself could call others with it.
-            request.headers_mut().remove(header::AUTHORIZATION);
             next.run(request).await
         }
         Err(failure) => refuse(failure, request).await,
     }
+}
+
+/// What a request may do. Its token is taken from it: a model that answers HTTP itself could call others with it.
+///
+/// # Errors
+/// See [`Auth::grant`].
+pub fn grant(auth: &Auth, uri: &Uri, headers: &mut HeaderMap) -> Result<Grant, Failure> {
+    let grant = auth.grant(uri.path(), headers)?;
+    headers.remove(header::AUTHORIZATION);
+    Ok(grant)
 }
 
 /// Refuse a body that is coded in another way than `chunked`, once. The HTTP library takes
@@ -68,7 +79,8 @@ pub fn wrong_coding(headers: &HeaderMap) -> Option<Response> {
     Some(response)
 }
 
-async fn refuse(failure: Failure, request: Request) -> Response {
+/// Answer a request that may not be made.
+pub async fn refuse(failure: Failure, request: Request) -> Response {
     tracing::info!(path = clip(request.uri().path()), error = %failure, "refused");
     if grpc::is_grpc(request.headers()) {
         return grpc::refused(&failure);

@@ -47,9 +47,8 @@ struct Guarded<B> {
 }
 
 /// Answer a request for a path that is not the server's own.
-pub(crate) async fn answer(app: &App, mut request: Request) -> Response {
+pub(crate) async fn answer(app: &App, grant: &Grant, mut request: Request) -> Response {
     let target = app.repository.http_target(request.uri().path());
-    let grant = Grant::of(request.extensions());
     let allowed = |live: &Live| grant.check(&live.name);
     let target = target.and_then(|target| allowed(&target.0).map(|()| target));
     let (live, prefix) = match target {
@@ -59,7 +58,10 @@ pub(crate) async fn answer(app: &App, mut request: Request) -> Response {
             return failure.into_response();
         }
     };
-    *request.uri_mut() = without_prefix(request.uri(), prefix);
+    // Most see the path as it came.
+    if prefix > 0 || !request.uri().path().starts_with('/') {
+        *request.uri_mut() = without_prefix(request.uri(), prefix);
+    }
     let span = trace::inference_over_http(&live, request.headers());
     answer_live(app, &live, request).instrument(span).await
 }

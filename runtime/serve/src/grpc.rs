@@ -63,6 +63,12 @@ const NOT_SERVED: [(&[&str], &str); 2] = [
     ),
 ];
 
+/// Whether a path is one of the services' here.
+pub(crate) fn is_own(path: &str) -> bool {
+    let service = path.strip_prefix('/').unwrap_or(path);
+    service.starts_with(INFERENCE) || service.starts_with("grpc.")
+}
+
 /// The paths of all gRPC services.
 pub(crate) fn routes(app: &App) -> Router<App> {
     let mut server = GrpcInferenceServiceServer::new(Inference::new(app.clone()))

@@ -23,6 +23,7 @@ mod eager;
 mod edge;
 mod extensions;
 mod forward;
+mod front;
 mod gate;
 pub mod grpc;
 mod infer;

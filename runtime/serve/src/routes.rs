@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
@@ -52,6 +53,17 @@ pub(crate) struct Target {
 // === impl App ===
 
 impl App {
+    pub fn new(repository: Repository, settings: &ServeSettings) -> Self {
+        Self {
+            repository,
+            memory: BodyMemory::new(settings.max_body_memory),
+            max_body: settings.max_body,
+            body_timeout: settings.body_timeout,
+            model_control: settings.model_control,
+            page: settings.page,
+        }
+    }
+
     /// The model that a question is about.
     ///
     /// # Errors
@@ -104,16 +116,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// The whole HTTP interface over a repository, to be called in process or served.
+/// The whole HTTP interface over a repository, to be called in process.
 pub fn router(repository: Repository, settings: &ServeSettings) -> Router {
-    let app = App {
-        repository,
-        memory: BodyMemory::new(settings.max_body_memory),
-        max_body: settings.max_body,
-        body_timeout: settings.body_timeout,
-        model_control: settings.model_control,
-        page: settings.page,
-    };
+    of(App::new(repository, settings), settings)
+}
+
+/// Every path, with the edge round them.
+pub(crate) fn of(app: App, settings: &ServeSettings) -> Router {
     let mut router = Router::new()
         .route("/v2", get(server))
         .route("/v2/", get(server))
@@ -192,11 +201,24 @@ async fn model_ready(State(app): State<App>, grant: Grant, target: Target) -> Re
 
 async fn infer(State(app): State<App>, target: Target, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    if let Err(failure) = Grant::of(&head.extensions).check(&target.model) {
+    let grant = Grant::of(&head.extensions);
+    infer_at(&app, &grant, &target.model, target.version.as_deref(), &head.headers, body).await
+}
+
+/// Answer an inference, if the token reaches its model.
+pub(crate) async fn infer_at(
+    app: &App,
+    grant: &Grant,
+    model: &str,
+    version: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(failure) = grant.check(model) {
         body::discard(body).await;
         return failure.into_response();
     }
-    infer::answer(&app, &target.model, target.version.as_deref(), &head.headers, body).await
+    infer::answer(app, model, version, headers, body).await
 }
 
 async fn wrong_method(method: Method) -> Response {
@@ -218,11 +240,12 @@ async fn elsewhere(State(app): State<App>, request: Request) -> Response {
             return page::lead();
         }
     }
-    forward::answer(&app, request).await
+    let grant = Grant::of(request.extensions());
+    forward::answer(&app, &grant, request).await
 }
 
 /// Whether a path is the server's own, also where nothing is there.
-fn is_own(path: &str) -> bool {
+pub(crate) fn is_own(path: &str) -> bool {
     let below = |own: &str| {
         path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };

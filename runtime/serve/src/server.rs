@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,15 +24,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 
 use crate::awake::Awake;
 use crate::eager::Eager;
 use crate::edge;
+use crate::front::Front;
 use crate::io::Prompt;
 use crate::peers::{PeerPlace, Peers};
 use crate::repository::Repository;
-use crate::routes;
 use crate::settings::ServeSettings;
 use crate::stall::{Unread, WriteTimeout};
 use crate::tls::Tls;
@@ -124,7 +122,7 @@ impl Bound {
     /// Answer requests until `shutdown` is cancelled, the linger is over and the requests
     /// in work are done, or the drain time is over.
     pub async fn serve(self, repository: Repository, shutdown: CancellationToken) -> Drained {
-        let router = routes::router(repository.clone(), &self.settings);
+        let front = Arc::new(Front::new(repository.clone(), &self.settings));
         let http = Arc::new(http(&self.settings));
         let places = Arc::new(Semaphore::new(self.settings.max_connections.max(1)));
         let peers = Peers::new(self.settings.max_peer_connections);
@@ -154,7 +152,7 @@ impl Bound {
             let Some(peer_place) = peers.enter(peer.ip()) else { continue };
             let connection = Connection {
                 _places: (place, peer_place),
-                router: router.clone(),
+                front: Arc::clone(&front),
                 http: Arc::clone(&http),
                 watcher: graceful.watcher(),
                 repository: repository.clone(),
@@ -276,7 +274,7 @@ async fn drain(
 struct Connection {
     /// Held to its end.
     _places: (OwnedSemaphorePermit, PeerPlace),
-    router: Router,
+    front: Arc<Front>,
     http: Arc<Builder<TokioExecutor>>,
     watcher: Watcher,
     header_timeout: Duration,
@@ -307,7 +305,7 @@ impl Connection {
     }
 
     async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Self { _places, router, http, watcher, repository, header_timeout, write_timeout } =
+        let Self { _places, front, http, watcher, repository, header_timeout, write_timeout } =
             self;
         let unread = Arc::new(Unread::default());
         let answers = Arc::clone(&unread);
@@ -315,13 +313,12 @@ impl Connection {
             let streams = request.version() == http::Version::HTTP_2;
             let unread = streams.then(|| Arc::clone(&answers));
             let refused = edge::wrong_coding(request.headers());
-            // A router is always ready, and its clone is a reference.
-            let (mut router, repository) = (router.clone(), repository.clone());
+            let (front, repository) = (Arc::clone(&front), repository.clone());
             async move {
                 let is_http1 = request.version() <= http::Version::HTTP_11;
                 let mut answer = match refused {
                     Some(answer) => answer,
-                    None => router.call(request.map(axum::body::Body::new)).await?,
+                    None => front.answer(request.map(axum::body::Body::new)).await,
                 };
                 // The client's next request comes by a connection of its own, and so to a
                 // server that stays. HTTP/2 has its own word for it, which the drain says.
