@@ -77,12 +77,15 @@ impl Front {
                 }
             },
         };
+        // Boxed, so that each request carries what its own way takes and no more.
         match way {
             Way::Infer { model, version } => {
-                routes::infer_at(&self.app, &grant, model, version, &head.headers, body).await
+                let headers = &head.headers;
+                Box::pin(routes::infer_at(&self.app, &grant, model, version, headers, body)).await
             }
             Way::Model | Way::Router => {
-                forward::answer(&self.app, &grant, Request::from_parts(head, body)).await
+                let request = Request::from_parts(head, body);
+                Box::pin(forward::answer(&self.app, &grant, request)).await
             }
         }
     }

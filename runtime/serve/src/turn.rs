@@ -120,7 +120,8 @@ async fn enter(
         Err(Denied::WaitedTooLong) => return Err(late),
     };
     if live.is_cold() {
-        match live.wake(deadline).await {
+        // Boxed: few requests find their model cold, and all would carry it.
+        match Box::pin(live.wake(deadline)).await {
             Woken::Ready => {}
             Woken::Failed(failure) => return Err(Outside::Failed(failure)),
             Woken::TooLate => return Err(Outside::Deadline),
