@@ -12,7 +12,6 @@ use crate::tools::{self, find_on_path};
 use crate::{debian, http, setup};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
-const PROFILE: &str = "cross";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 
 /// The static one runs anywhere; Debian's other package is dynamic and as good.
@@ -65,8 +64,9 @@ pub fn run(house: &House, may_install: bool) -> anyhow::Result<()> {
 fn build(house: &House) -> anyhow::Result<()> {
     eprintln!("arm64: building wick for {TARGET}");
     let mut cargo = house.cargo();
-    cargo.args(["build", "--package", "wick-cli", "--bin", "wick"]);
-    cargo.args(["--target", TARGET, "--profile", PROFILE]);
+    // With the features of the whole workspace, macros and build scripts are built already.
+    cargo.args(["build", "--package", "wick-cli", "--package", "wick-features"]);
+    cargo.args(["--bin", "wick", "--target", TARGET]);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
     cargo.env("CC_aarch64_unknown_linux_gnu", LINKER);
     tools::run(&mut cargo)
@@ -77,7 +77,7 @@ fn answer(house: &House) -> anyhow::Result<()> {
     let scratch = tools::Scratch::new("arm64")?;
     let mut wick = Command::new(emulator);
     wick.args(["-R", ADDRESS_SPACE, "-L", SYSROOT])
-        .arg(house.target.join(TARGET).join(PROFILE).join("wick"));
+        .arg(house.target.join(TARGET).join("debug").join("wick"));
     wick.arg("run").arg(house.examples().join("filetype"));
     wick.args(["--addr", "127.0.0.1:0", "--output", "json"]);
     // Its own cache and data: native code and libraries of this machine are not for it.

@@ -41,7 +41,8 @@ fn run_it(bench: &mut Command) -> anyhow::Result<()> {
 
 /// Build every executable of the workspace. All at once, as the tests do: cargo chooses
 /// the features of dependencies by what it is asked to build, and would build them again.
+/// All but this program, which is built or it would not ask.
 pub fn build(house: &House) -> anyhow::Result<()> {
     eprintln!("build: wick");
-    tools::run(house.cargo().args(["build", "--workspace", "--bins"]))
+    tools::run(house.cargo().args(["build", "--workspace", "--exclude", "xtask", "--bins"]))
 }

@@ -17,6 +17,8 @@ pub struct House {
     /// What is fetched: `$XDG_CACHE_HOME` or `~/.cache`, then `wick`.
     pub cache: PathBuf,
     pub members: Vec<Package>,
+    /// Whether what it builds is optimised throughout, as what ships is.
+    optimised: bool,
 }
 
 /// What `cargo metadata` says, as far as it is used here.
@@ -73,7 +75,13 @@ impl House {
             target: metadata.target_directory,
             cache: cache.join("wick"),
             members: metadata.packages,
+            optimised: false,
         })
+    }
+
+    /// The same for who measures: a shipped build but for its debug assertions.
+    pub fn optimised(self) -> Self {
+        Self { optimised: true, ..self }
     }
 
     pub fn models(&self) -> PathBuf {
@@ -112,6 +120,9 @@ impl House {
             if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
                 command.env_remove(&name);
             }
+        }
+        if self.optimised {
+            command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3");
         }
         command.current_dir(&self.root);
         self.set_variables(&mut command);

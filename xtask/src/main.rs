@@ -119,7 +119,7 @@ fn run(args: &[String]) -> anyhow::Result<()> {
         "guests" => guests::build(&house),
         "test" => test::run(&house, &test::Options::parse(rest)?),
         "demo" => demo::run(&house, rest),
-        "bench" => bench::run(&house, rest),
+        "bench" => bench::run(&house.optimised(), rest),
         "fuzz" => fuzz::run(&house, rest),
         "tidy" => tidy::run(&house),
         "crd" => crd::run(&house),
