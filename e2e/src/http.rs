@@ -46,9 +46,14 @@ pub fn connects(addr: SocketAddr) -> bool {
 impl Request<'_> {
     /// Send it and read the whole answer.
     pub fn send(&self, addr: SocketAddr) -> anyhow::Result<Answer> {
+        self.send_within(addr, TIMEOUT)
+    }
+
+    /// The same, with another longest wait for each part of the answer.
+    pub fn send_within(&self, addr: SocketAddr, wait: Duration) -> anyhow::Result<Answer> {
         let stream = TcpStream::connect_timeout(&addr, TIMEOUT);
         let mut stream = stream.with_context(|| format!("connect to {addr}"))?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(wait))?;
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {addr}\r\n", self.method, self.path);
         for (name, value) in self.headers {
             write!(head, "{name}: {value}\r\n")?;
