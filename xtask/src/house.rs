@@ -17,7 +17,7 @@ pub struct House {
     /// What is fetched: `$XDG_CACHE_HOME` or `~/.cache`, then `wick`.
     pub cache: PathBuf,
     pub members: Vec<Package>,
-    /// Whether what it builds is optimised throughout, as what ships is.
+    /// Whether what `Cargo.toml` gives no level of its own is built at level 3.
     optimised: bool,
 }
 
@@ -79,7 +79,8 @@ impl House {
         })
     }
 
-    /// The same for who measures: a shipped build but for its debug assertions.
+    /// The same for who measures. Unlike what ships it has debug assertions, and dependencies
+    /// with overflow checks.
     pub fn optimised(self) -> Self {
         Self { optimised: true, ..self }
     }
