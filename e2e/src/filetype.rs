@@ -6,18 +6,19 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use crate::http::{Answer, Request};
+use crate::http::{Answer, Request, TIMEOUT};
 
 /// A text whose type is `python`.
 pub const PYTHON: &str = "import os\n\nprint(os.name)\n";
 
-/// Longest wait for an answer: the last of five hundred at once has all others before it, on
-/// two cores that also run a cluster, and without an optimised tract.
-const PATIENCE: Duration = Duration::from_secs(40);
-
 /// Asks for the type of a text, and gives the label of the first answer.
 pub fn classify(addr: SocketAddr, text: &str) -> anyhow::Result<String> {
-    let answer = ask(addr, text)?;
+    classify_within(addr, text, TIMEOUT)
+}
+
+/// The same, with another longest wait for each part of the answer.
+pub fn classify_within(addr: SocketAddr, text: &str, wait: Duration) -> anyhow::Result<String> {
+    let answer = ask_within(addr, text, wait)?;
     ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
     let answer: Value = serde_json::from_slice(&answer.body)?;
     let outputs = answer["outputs"].as_array().context("no outputs")?;
@@ -25,8 +26,12 @@ pub fn classify(addr: SocketAddr, text: &str) -> anyhow::Result<String> {
     Ok(label["data"][0].as_str().context("no text")?.to_owned())
 }
 
-/// The same, with whatever is answered.
+/// Asks for the type of a text, and gives whatever is answered.
 pub fn ask(addr: SocketAddr, text: &str) -> anyhow::Result<Answer> {
+    ask_within(addr, text, TIMEOUT)
+}
+
+fn ask_within(addr: SocketAddr, text: &str, wait: Duration) -> anyhow::Result<Answer> {
     let header = json!({
         "inputs": [{"name": "bytes", "datatype": "UINT8", "shape": [text.len()],
             "parameters": {"binary_data_size": text.len()}}],
@@ -40,5 +45,5 @@ pub fn ask(addr: SocketAddr, text: &str) -> anyhow::Result<Answer> {
         headers: &[("Inference-Header-Content-Length", &length)],
         body: &body,
     };
-    request.send_within(addr, PATIENCE)
+    request.send_within(addr, wait)
 }

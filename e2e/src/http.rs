@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 /// Longest wait for a connection, and for each part of an answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest connection to a Service: on one machine it takes no time, or never comes.
 const CONNECT: Duration = Duration::from_secs(1);
