@@ -17,7 +17,7 @@ pub struct House {
     /// What is fetched: `$XDG_CACHE_HOME` or `~/.cache`, then `wick`.
     pub cache: PathBuf,
     pub members: Vec<Package>,
-    /// Whether what `Cargo.toml` gives no level of its own is built at level 3.
+    /// Whether cargo builds by `benches/profile.toml`.
     optimised: bool,
 }
 
@@ -79,8 +79,7 @@ impl House {
         })
     }
 
-    /// The same for who measures. Unlike what ships it has debug assertions, and dependencies
-    /// with overflow checks.
+    /// The same for who measures.
     pub fn optimised(self) -> Self {
         Self { optimised: true, ..self }
     }
@@ -123,7 +122,7 @@ impl House {
             }
         }
         if self.optimised {
-            command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3");
+            command.arg("--config").arg(self.root.join("benches/profile.toml"));
         }
         command.current_dir(&self.root);
         self.set_variables(&mut command);
