@@ -29,15 +29,13 @@ pub(crate) struct Front {
     is_bare: bool,
 }
 
-/// Where a request goes.
+/// Where a request goes that the router need not see.
 #[derive(Debug, PartialEq, Eq)]
 enum Way<'a> {
     /// To a model, to be inferred by it.
     Infer { model: &'a str, version: Option<&'a str> },
     /// To a model that answers HTTP itself, if there is one: the path is not the server's own.
     Model,
-    /// Wherever the router finds.
-    Router,
 }
 
 // === impl Front ===
@@ -58,16 +56,12 @@ impl Front {
         let (mut head, body) = request.into_parts();
         let is_direct = self.is_bare && !grpc::is_grpc(&head.headers);
         let is_page = self.app.page && page::is_front_door(&head.method, head.uri.path());
-        let way = if is_direct && !is_page {
-            Way::of(&head.method, head.uri.path())
-        } else {
-            Way::Router
-        };
-        if way == Way::Router {
+        let way = (is_direct && !is_page).then(|| Way::of(&head.method, head.uri.path()));
+        let Some(way) = way.flatten() else {
             let Ok::<_, Infallible>(answer) =
                 self.router.clone().call(Request::from_parts(head, body)).await;
             return answer;
-        }
+        };
         let grant = match &self.auth {
             None => self.everything.clone(),
             Some(auth) => match edge::grant(auth, &head.uri, &mut head.headers) {
@@ -83,7 +77,7 @@ impl Front {
                 let headers = &head.headers;
                 Box::pin(routes::infer_at(&self.app, &grant, model, version, headers, body)).await
             }
-            Way::Model | Way::Router => {
+            Way::Model => {
                 let request = Request::from_parts(head, body);
                 Box::pin(forward::answer(&self.app, &grant, request)).await
             }
@@ -94,29 +88,25 @@ impl Front {
 // === impl Way ===
 
 impl<'a> Way<'a> {
-    fn of(method: &Method, path: &'a str) -> Self {
+    /// None is wherever the router finds.
+    fn of(method: &Method, path: &'a str) -> Option<Self> {
         if !routes::is_own(path) && !grpc::is_own(path) {
             // Neither has an answer with a body, which the router sees to.
             let bodiless = matches!(*method, Method::HEAD | Method::CONNECT);
-            return if bodiless { Self::Router } else { Self::Model };
+            return (!bodiless).then_some(Self::Model);
         }
         let inner = path.strip_prefix("/v2/models/").and_then(|path| path.strip_suffix("/infer"));
         // A name with signs that a path can't have is decoded by the router.
-        let Some(inner) = inner.filter(|inner| method == Method::POST && !inner.contains('%'))
-        else {
-            return Self::Router;
-        };
+        let inner = inner.filter(|inner| method == Method::POST && !inner.contains('%'))?;
         let (model, version) = match inner.split_once('/') {
             None => (inner, None),
-            Some((model, rest)) => match rest.strip_prefix("versions/") {
-                Some(version) if !version.contains('/') => (model, Some(version)),
-                _ => return Self::Router,
-            },
+            Some((model, rest)) => {
+                let version = rest.strip_prefix("versions/");
+                (model, Some(version.filter(|version| !version.contains('/'))?))
+            }
         };
-        if model.is_empty() || version == Some("") {
-            return Self::Router;
-        }
-        Self::Infer { model, version }
+        let is_named = !model.is_empty() && version != Some("");
+        is_named.then_some(Self::Infer { model, version })
     }
 }
 
@@ -137,7 +127,7 @@ mod tests {
             ("*", Way::Model),
         ];
         for (path, want) in table {
-            assert_eq!(Way::of(&Method::POST, path), want, "{path}");
+            assert_eq!(Way::of(&Method::POST, path), Some(want), "{path}");
         }
     }
 
@@ -160,9 +150,9 @@ mod tests {
             "/grpc.health.v1.Health/Check",
         ];
         for path in paths {
-            assert_eq!(Way::of(&Method::POST, path), Way::Router, "{path}");
+            assert_eq!(Way::of(&Method::POST, path), None, "{path}");
         }
-        assert_eq!(Way::of(&Method::GET, "/v2/models/a/infer"), Way::Router);
-        assert_eq!(Way::of(&Method::HEAD, "/"), Way::Router);
+        assert_eq!(Way::of(&Method::GET, "/v2/models/a/infer"), None);
+        assert_eq!(Way::of(&Method::HEAD, "/"), None);
     }
 }

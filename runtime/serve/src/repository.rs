@@ -21,6 +21,7 @@ mod live;
 mod load;
 mod lost;
 mod opener;
+mod reserve;
 mod rest;
 mod room;
 mod staged;
@@ -45,6 +46,7 @@ use wick_package::{Package, Reason as _, error_text};
 use crate::cores::Cores;
 use crate::metrics::Metrics;
 use crate::traffic::Traffic;
+use reserve::Rooms;
 use state::{Attempt, Event};
 
 pub use error::RepositoryError;
@@ -133,8 +135,7 @@ struct Inner {
     /// Held while `entries`, or the packages of one, are replaced.
     adding: Mutex<()>,
     cores: Arc<Cores>,
-    /// Held while room for a model is found and taken.
-    room: tokio::sync::Mutex<()>,
+    rooms: Rooms,
     /// When it was made.
     origin: Instant,
     /// Asked to end: not ready any more, but still answering.
@@ -208,7 +209,7 @@ impl Repository {
             metrics,
             entries: ArcSwap::default(),
             adding: Mutex::new(()),
-            room: tokio::sync::Mutex::default(),
+            rooms: Rooms::default(),
             origin: Instant::now(),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),

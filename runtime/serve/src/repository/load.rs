@@ -7,11 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::MutexGuard;
 use wick_engine::{InferRequest, Model, ModelKind};
 use wick_package::{Blob, DeviceKind, GraphSpec, Package, RelPath};
 
 use super::live::Memory;
+use super::reserve::Room;
+use super::rest::Newcomer;
 use super::state::Event;
 use super::{Entry, Inner, Live, MIN_CONCURRENCY, RepositoryError, Slot, rest};
 use crate::body::Whose;
@@ -197,7 +198,7 @@ async fn load<'i>(
     entry: &Entry,
     slot: &Slot,
     package: Package,
-) -> Result<(Arc<Live>, Option<MutexGuard<'i, ()>>), RepositoryError> {
+) -> Result<(Arc<Live>, Room<'i>), RepositoryError> {
     let name = &entry.name;
     let start = Instant::now();
     let request = warmup_request(name, &package).await?;
@@ -211,25 +212,22 @@ async fn load<'i>(
     };
     let permits = |graph: &GraphSpec| graph.devices.iter().any(|&kind| kind != DeviceKind::Cpu);
     let on_devices = package.manifest().graphs.iter().filter(|graph| permits(graph));
-    let on_devices: Vec<_> =
-        on_devices.filter_map(|graph| Some(package.file(&graph.path).ok()?.len)).collect();
-    let room = inner.room(weights, !on_devices.is_empty()).await.map_err(no_room)?;
-    if !on_devices.is_empty() {
-        inner.room_beside(on_devices.iter().sum()).await;
-    }
+    let on_devices = on_devices.filter_map(|graph| Some(package.file(&graph.path).ok()?.len)).sum();
+    let newcomer = Newcomer::Package { weights, on_devices };
+    let mut room = inner.room(newcomer).await.map_err(no_room)?;
     let before = rest::resident();
     let opened = Instant::now();
 
     let failed = |source| RepositoryError::Load { model: name.clone(), source };
     let grants = slot.source.grants.clone();
-    let model = inner.engine.load(package, grants).await.map_err(failed)?;
+    let model = room.during(inner.engine.load(package, grants)).await.map_err(failed)?;
     if model.kind() == ModelKind::Command {
         *slot.command.lock() = Some(model);
         return Err(RepositoryError::Command { model: name.clone() });
     }
     slot.on(Event::Loaded);
     let loaded = Instant::now();
-    model.warm(request.clone()).await.map_err(failed)?;
+    room.during(model.warm(request.clone())).await.map_err(failed)?;
     let warmed = Instant::now();
 
     let metrics = &inner.metrics;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::MutexGuard;
 use tokio_util::sync::CancellationToken;
 use wick_package::{Reason as _, error_text};
 
 use super::idle::{self, Care, Seen};
+use super::reserve::{Claim, PATIENCE, Room};
 use super::room::{self, Held};
 use super::{Inner, Live, Repository, lost};
 use crate::respond::Failure;
@@ -35,6 +35,14 @@ const ON_DEVICE: u64 = 2;
 
 /// What bounds devices.
 const DEVICE_LIMIT: &str = "--max-device-memory (wick.dev/device-memory in a pod)";
+
+/// Who needs room.
+pub(super) enum Newcomer<'l> {
+    /// A package: bytes of its graphs' files, and of those that a device beside the processor may take.
+    Package { weights: u64, on_devices: u64 },
+    /// A model that rests.
+    Resting(&'l Live),
+}
 
 /// Room for a load was not found.
 #[derive(Debug, Clone)]
@@ -113,41 +121,52 @@ impl Inner {
         entries.values().flat_map(|entry| entry.answers.load().to_vec()).collect()
     }
 
-    /// Find room for `need` bytes. Nobody else finds or takes any while the guard is held.
+    /// Find room for a model: others rest, and where loads that take long have it, they are waited for.
     /// Without a limit for such a model there is always room.
-    pub(super) async fn room(
-        &self,
-        need: u64,
-        for_device: bool,
-    ) -> Result<Option<MutexGuard<'_, ()>>, Full> {
-        let on_device = for_device && self.cycle.max_device_memory.is_some();
+    pub(super) async fn room(&self, newcomer: Newcomer<'_>) -> Result<Room<'_>, Full> {
+        let claim = newcomer.claim();
+        let on_device = claim.device > 0 && self.cycle.max_device_memory.is_some();
         if self.cycle.max_loaded_memory.is_none() && !on_device {
-            return Ok(None);
+            return Ok(self.rooms.unlimited());
         }
-        let guard = self.room.lock().await;
-        if let Some(limit) = self.cycle.max_loaded_memory {
-            let bytes = |live: &Live| live.memory.bytes.load(Ordering::Relaxed);
-            let full = Full { need, limit, by: "--max-loaded-memory" };
-            self.make_room(full, bytes).await?;
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let turn = self.rooms.turn(claim).await;
+            let Err(full) = self.find_room(&newcomer, claim).await else { return Ok(turn) };
+            // Looked for while it is this one's turn, or the end might be missed.
+            let Some(end) = self.rooms.an_end() else { return Err(full) };
+            drop(turn);
+            tokio::time::timeout_at(until, end).await.map_err(|_| full)?;
         }
-        Ok(Some(guard))
     }
 
-    /// Have room on each device in use, for a model that is about to be loaded onto one of them. Whether there is
-    /// enough is seen when it is known onto which.
-    pub(super) async fn room_beside(&self, weights: u64) {
-        let Some(limit) = self.cycle.max_device_memory else { return };
-        let need = weights.saturating_mul(ON_DEVICE);
+    /// Find room once.
+    async fn find_room(&self, newcomer: &Newcomer<'_>, claim: Claim) -> Result<(), Full> {
+        if let Some(limit) = self.cycle.max_loaded_memory {
+            let full = Full { need: claim.memory, limit, by: "--max-loaded-memory" };
+            self.make_room(full, self.rooms.reserved().memory, taken).await?;
+        }
+        match newcomer {
+            Newcomer::Package { .. } => self.room_beside(claim.device).await,
+            Newcomer::Resting(live) => self.room_on_devices(live).await?,
+        }
+        Ok(())
+    }
+
+    /// Have room for so much on each device in use, for a model that is about to be loaded onto one of them.
+    /// Whether there is enough is seen when it is known onto which.
+    async fn room_beside(&self, need: u64) {
+        let Some(limit) = self.cycle.max_device_memory.filter(|_| need > 0) else { return };
         let devices: BTreeSet<_> =
             self.lives().iter().flat_map(|live| live.model.on_devices().into_keys()).collect();
         for device in devices {
             let on_it = |other: &Live| on_device(other, &device);
-            _ = self.make_room(Full { need, limit, by: DEVICE_LIMIT }, on_it).await;
+            let full = Full { need, limit, by: DEVICE_LIMIT };
+            _ = self.make_room(full, self.rooms.reserved().device, on_it).await;
         }
     }
 
-    /// Find room for a model on the devices that its graphs are for. Whoever calls this holds the guard of
-    /// [`Inner::room`].
+    /// Find room for a model on the devices that its graphs are for. Whoever calls this has its turn.
     pub(super) async fn room_on_devices(&self, live: &Live) -> Result<(), Full> {
         let Some(limit) = self.cycle.max_device_memory else { return Ok(()) };
         for (device, bytes) in live.model.on_devices() {
@@ -155,39 +174,47 @@ impl Inner {
             let on_it = |other: &Live| {
                 if std::ptr::eq(other, live) { 0 } else { on_device(other, &device) }
             };
-            self.make_room(Full { need, limit, by: DEVICE_LIMIT }, on_it).await?;
+            let full = Full { need, limit, by: DEVICE_LIMIT };
+            self.make_room(full, self.rooms.reserved().device, on_it).await?;
         }
         Ok(())
     }
 
     /// Whether a model that is not loaded has room though no other rests.
     pub(super) fn has_room(&self, live: &Live) -> bool {
+        let reserved = self.rooms.reserved();
         let fits = |limit: u64, need: u64, bytes: &dyn Fn(&Live) -> u64| {
             let lives = self.lives();
             let held = lives.iter().filter(|other| !other.is_cold()).map(|other| bytes(other));
             held.sum::<u64>().saturating_add(need) <= limit
         };
-        let taken = |live: &Live| live.memory.bytes.load(Ordering::Relaxed);
         let here = self.cycle.max_loaded_memory;
         let beside = |limit| {
             let mut devices = live.model.on_devices().into_iter();
             devices.all(|(device, bytes)| {
-                let need = bytes.saturating_mul(ON_DEVICE);
+                let need = bytes.saturating_mul(ON_DEVICE).saturating_add(reserved.device);
                 fits(limit, need, &|other| on_device(other, &device))
             })
         };
-        here.is_none_or(|limit| fits(limit, taken(live), &taken))
+        here.is_none_or(|limit| fits(limit, taken(live).saturating_add(reserved.memory), &taken))
             && self.cycle.max_device_memory.is_none_or(beside)
     }
 
-    /// Other models rest until what is needed is within the limit; `bytes` says what one of them has.
-    async fn make_room(&self, full: Full, bytes: impl Fn(&Live) -> u64) -> Result<(), Full> {
+    /// Other models rest until what is needed is within the limit, beside what is reserved; `bytes` says what one of
+    /// them has.
+    async fn make_room(
+        &self,
+        full: Full,
+        reserved: u64,
+        bytes: impl Fn(&Live) -> u64,
+    ) -> Result<(), Full> {
         let Full { need, limit, by } = full;
         for _ in 0..MAX_TRIES {
             let lives = self.lives();
             let held =
                 lives.iter().enumerate().filter_map(|(at, live)| held(at, live, bytes(live)));
-            let held: Vec<_> = held.collect();
+            let loading = Held { id: lives.len(), bytes: reserved, used: u64::MAX, busy: true };
+            let held: Vec<_> = held.chain([loading]).collect();
             let resting = room::make_room(limit, need, &held).map_err(|no| {
                 tracing::warn!(need, limit, by, busy = no.busy, "no room for a model");
                 full.clone()
@@ -219,7 +246,7 @@ impl Inner {
         live.memory.bytes.store(bytes, Ordering::Relaxed);
         // This one is needed now; what can't be had for it is found by the next load.
         let full = Full { need: bytes, limit, by: "--max-loaded-memory" };
-        _ = self.make_room(full, |other| other.memory.bytes.load(Ordering::Relaxed)).await;
+        _ = self.make_room(full, self.rooms.reserved().memory, taken).await;
     }
 
     /// Give memory that was freed back to the system.
@@ -228,6 +255,23 @@ impl Inner {
             give_back();
         }
     }
+}
+
+// === impl Newcomer ===
+
+impl Newcomer<'_> {
+    fn claim(&self) -> Claim {
+        let (memory, on_devices) = match self {
+            Self::Package { weights, on_devices } => (*weights, *on_devices),
+            Self::Resting(live) => (taken(live), live.model.on_devices().into_values().sum()),
+        };
+        Claim { memory, device: on_devices.saturating_mul(ON_DEVICE) }
+    }
+}
+
+/// What a model takes in this process.
+fn taken(live: &Live) -> u64 {
+    live.memory.bytes.load(Ordering::Relaxed)
 }
 
 /// What a model takes on a device.
@@ -278,23 +322,21 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
     if !live.is_cold() {
         return Ok(());
     }
-    let need = live.memory.bytes.load(Ordering::Relaxed);
+    // In this order: who waits for another's turn with the model keeps nobody from finding room.
+    let _turn = live.memory.turn.lock().await;
+    // Another request has brought it while this one waited.
+    if !live.is_cold() {
+        return Ok(());
+    }
     let no_room = |full: Full| Failure::NoRoom {
         model: live.name.clone(),
         need: full.need,
         limit: full.limit,
         by: full.by,
     };
-    let for_device = !live.model.on_devices().is_empty();
-    let room = inner.room(need, for_device).await.map_err(no_room)?;
-    inner.room_on_devices(live).await.map_err(no_room)?;
-    let _turn = live.memory.turn.lock().await;
-    // Another request has brought it while this one waited.
-    if !live.is_cold() {
-        return Ok(());
-    }
+    let mut room = inner.room(Newcomer::Resting(live)).await.map_err(no_room)?;
     let start = Instant::now();
-    let woken = live.model.wake().await;
+    let woken = room.during(live.model.wake()).await;
     live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
     live.memory.stuck.store(woken.is_err(), Ordering::Relaxed);
     if let Err(error) = woken {

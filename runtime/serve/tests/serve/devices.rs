@@ -34,6 +34,10 @@ const SEEN: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 struct Gpu {
     away: AtomicBool,
+    /// The next load does not end while it is.
+    hangs: AtomicBool,
+    /// Loads that hang.
+    hung: AtomicU64,
     losses: AtomicU64,
     loads: AtomicU64,
     /// On it now.
@@ -60,6 +64,15 @@ impl Gpu {
     fn lose(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
         self.away.store(true, Ordering::SeqCst);
+    }
+
+    /// Hang, if this load is the one.
+    fn hang(&self) {
+        if self.hangs.load(Ordering::SeqCst) && self.hung.fetch_add(1, Ordering::SeqCst) == 0 {
+            while self.hangs.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     fn device() -> Device {
@@ -92,6 +105,7 @@ impl Backend for Driver {
             let (graph, device) = (source.name.to_string(), device.to_string());
             return Err(LoadError::DeviceFailed { graph, device, detail: "no device".to_owned() });
         }
+        gpu.hang();
         gpu.loads.fetch_add(1, Ordering::SeqCst);
         gpu.graphs.fetch_add(1, Ordering::SeqCst);
         let losses = gpu.losses.load(Ordering::SeqCst);
@@ -274,6 +288,67 @@ async fn a_model_that_no_device_has_room_for_is_refused_with_the_setting() {
     let text = format!("{failed:?}");
     assert!(text.contains("NoRoom") && text.contains("--max-device-memory"), "{text}");
     assert_eq!(gpu.graphs.load(Ordering::SeqCst), 0, "it stayed on the device");
+    stop.cancel();
+}
+
+/// A model whose load hangs on the device, with others beside it.
+async fn hung(
+    gpu: &Arc<Gpu>,
+    names: &[&str],
+    room_for: usize,
+) -> (Fixture, CancellationToken, tokio::task::JoinHandle<()>) {
+    let (fixture, stop) = served_as(gpu, names, at_most(room_for * 2 * FILE.len())).await;
+    let path = write(&fixture.dir, "hung");
+    fixture.repository.add(Source { path, grants: Grants::default() }).await.unwrap();
+    gpu.hangs.store(true, Ordering::SeqCst);
+    let repository = fixture.repository.clone();
+    let load = tokio::spawn(async move { repository.load("hung").await.unwrap() });
+    let begun = Instant::now();
+    while gpu.hung.load(Ordering::SeqCst) == 0 {
+        assert!(begun.elapsed() < SEEN, "nothing is loaded");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (fixture, stop, load)
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_keeps_its_room_and_no_other_model_from_coming() {
+    let gpu = Arc::new(Gpu::default());
+    let (fixture, stop, load) = hung(&gpu, &["a", "b"], 2).await;
+    // There was room for two: one left for the one that hangs, and they take turns with what is left.
+    for name in ["a", "b", "a"] {
+        let path = format!("/v2/models/{name}/infer");
+        let answer = fixture.post(&path, four([1.0, 2.0, 3.0, 4.0])).await;
+        assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.text());
+        assert_eq!(
+            gpu.graphs.load(Ordering::SeqCst),
+            1,
+            "{name} took the room of the one that hangs"
+        );
+    }
+    gpu.hangs.store(false, Ordering::SeqCst);
+    load.await.unwrap();
+    let answer = fixture.post("/v2/models/hung/infer", four([1.0, 2.0, 3.0, 4.0])).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(gpu.graphs.load(Ordering::SeqCst), 2);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn who_finds_no_room_beside_a_load_that_hangs_waits_for_its_end() {
+    let gpu = Arc::new(Gpu::default());
+    let (fixture, stop, load) = hung(&gpu, &["a"], 1).await;
+    let asked = fixture.post("/v2/models/a/infer", four([1.0, 2.0, 3.0, 4.0]));
+    let frees = async {
+        // Longer than a load keeps others from looking for room.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(gpu.graphs.load(Ordering::SeqCst), 0, "there was no room");
+        gpu.hangs.store(false, Ordering::SeqCst);
+    };
+    let (answer, ()) = tokio::join!(asked, frees);
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    load.await.unwrap();
+    assert_eq!(gpu.graphs.load(Ordering::SeqCst), 1, "both are on the device");
     stop.cancel();
 }
 
