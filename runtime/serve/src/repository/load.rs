@@ -220,14 +220,15 @@ async fn load<'i>(
 
     let failed = |source| RepositoryError::Load { model: name.clone(), source };
     let grants = slot.source.grants.clone();
-    let model = room.during(inner.engine.load(package, grants)).await.map_err(failed)?;
+    let load = Box::pin(inner.engine.load(package, grants));
+    let model = room.during(load).await.map_err(failed)?;
     if model.kind() == ModelKind::Command {
         *slot.command.lock() = Some(model);
         return Err(RepositoryError::Command { model: name.clone() });
     }
     slot.on(Event::Loaded);
     let loaded = Instant::now();
-    room.during(model.warm(request.clone())).await.map_err(failed)?;
+    room.during(Box::pin(model.warm(request.clone()))).await.map_err(failed)?;
     let warmed = Instant::now();
 
     let metrics = &inner.metrics;

@@ -2,7 +2,7 @@
 //! model takes can be told; but a load that takes long has its room reserved, and others look:
 //! a device that hangs keeps no other model from coming.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -101,11 +101,10 @@ impl Rooms {
 
 impl Room<'_> {
     /// Wait for the load that the room is for.
-    pub async fn during<T>(&mut self, load: impl Future<Output = T>) -> T {
+    pub async fn during<T>(&mut self, mut load: Pin<Box<impl Future<Output = T>>>) -> T {
         if self.finding.is_none() {
             return load.await;
         }
-        let mut load = pin!(load);
         if let Ok(loaded) = tokio::time::timeout(self.rooms.long, &mut load).await {
             return loaded;
         }
@@ -154,7 +153,7 @@ mod tests {
             end.expect("a load is reserved").await;
             assert_eq!(rooms.reserved(), Claim::default());
         };
-        tokio::join!(first.during(may_end.notified()), second);
+        tokio::join!(first.during(Box::pin(may_end.notified())), second);
         assert!(first.finding.is_some(), "others look while it notes what it took");
         assert!(rooms.an_end().is_none());
     }
@@ -164,14 +163,14 @@ mod tests {
         let rooms = Rooms::default();
         let mut first = rooms.turn(CLAIM).await;
         tokio::select! {
-            () = first.during(tokio::time::sleep(Duration::from_millis(20))) => {}
+            () = first.during(Box::pin(tokio::time::sleep(Duration::from_millis(20)))) => {}
             _ = rooms.turn(CLAIM) => panic!("it found room beside a load"),
         }
         drop(first);
 
         let rooms = Rooms::with(Duration::from_millis(1));
         let mut first = rooms.turn(CLAIM).await;
-        let given_up = first.during(std::future::pending::<()>());
+        let given_up = first.during(Box::pin(std::future::pending::<()>()));
         let other = async {
             let _turn = rooms.turn(CLAIM).await;
             assert_eq!(rooms.reserved(), CLAIM);

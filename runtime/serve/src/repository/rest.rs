@@ -336,7 +336,7 @@ pub(super) async fn wake(inner: &Inner, live: &Live) -> Result<(), Failure> {
     };
     let mut room = inner.room(Newcomer::Resting(live)).await.map_err(no_room)?;
     let start = Instant::now();
-    let woken = room.during(live.model.wake()).await;
+    let woken = room.during(Box::pin(live.model.wake())).await;
     live.memory.asked.store(inner.millis(Instant::now()), Ordering::Relaxed);
     live.memory.stuck.store(woken.is_err(), Ordering::Relaxed);
     if let Err(error) = woken {
