@@ -55,7 +55,8 @@ pub fn run(house: &House) -> anyhow::Result<Counts> {
     checks.missing_device()?;
     checks.told_options()?;
     checks.virtual_device()?;
-    passed += 6;
+    checks.insisted()?;
+    passed += 7;
     if has_nvidia() {
         passed += checks.nvidia()?;
     } else {
@@ -222,6 +223,31 @@ impl Checks<'_> {
         Ok(())
     }
 
+    /// A graph that insists on a provider gets that one or none, where others could run it, the CPU included.
+    fn insisted(&self) -> anyhow::Result<()> {
+        let [model, ..] = &MODELS;
+        let model = self.model(model);
+        let explain = |provider: &str, devices: &str| {
+            let name = format!("insists-on-{provider}");
+            let package = self.write(&name, &model, devices, "1.0")?;
+            self.insist(&package, provider)?;
+            Ok::<_, anyhow::Error>(
+                self.software().args(["run", "--explain"]).arg(&package).output()?,
+            )
+        };
+        let runs = explain("webgpu", "gpu\", \"cpu")?;
+        let text = String::from_utf8_lossy(&runs.stdout);
+        ensure!(runs.status.success(), "{}: {text}", runs.status);
+        ensure!(text.contains("runs on gpu by WebGpuExecutionProvider"), "elsewhere: {text}");
+        let refused = explain("tensorrt-rtx", "gpu\", \"cpu")?;
+        let text = String::from_utf8_lossy(&refused.stdout);
+        ensure!(refused.status.code() == Some(69), "{}: {text}", refused.status);
+        ensure!(text.contains("tensorrt-rtx: "), "nothing says why: {text}");
+        ensure!(!text.contains("webgpu: "), "another provider was asked: {text}");
+        println!("tensorrt-rtx: whoever insists on it has no other: {}", text.trim());
+        Ok(())
+    }
+
     /// A graph that needs the CPU for some nodes is refused where all must be on the device,
     /// and gets what its package permits next, with the reason.
     fn refused_share(&self) -> anyhow::Result<()> {
@@ -291,6 +317,13 @@ impl Checks<'_> {
         );
         tools::write_whole(&folder.join("wick.toml"), manifest.as_bytes())?;
         Ok(folder)
+    }
+
+    /// Let a package's graph insist on a provider.
+    fn insist(&self, package: &Path, provider: &str) -> anyhow::Result<()> {
+        let manifest = package.join("wick.toml");
+        let text = fs::read_to_string(&manifest)?;
+        tools::write_whole(&manifest, format!("{text}backend = \"{provider}\"\n").as_bytes())
     }
 
     /// `wick` with the backends of the tests.

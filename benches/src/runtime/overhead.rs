@@ -28,9 +28,11 @@ use crate::stats::{median, round};
 
 use super::load;
 
-/// Rounds, and inferences of each caller in a round.
-const ROUNDS: usize = 15;
-const PER_ROUND: usize = 25;
+/// Rounds, and inferences of each caller in a round. Rounds are short: a shared machine is
+/// slower by a tenth for seconds at a time, and a round in which it changes says nothing. The
+/// median of five has nothing of the first, whose caches hold another caller's weights.
+const ROUNDS: usize = 75;
+const PER_ROUND: usize = 5;
 
 /// Threads of one inference, the same for all callers. One, since the figure is
 /// what wick adds, and two threads on a shared machine vary more than that.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::Linker;
 use wasmtime_wasi::FsPerms;
+use wick_nn::providers::insisted;
 use wick_nn::{GraphHandle, Nn, SourceBytes};
 use wick_package::{Blob, DeviceKind, GraphSpec, HostPort, Manifest, Package, RelPath};
 
@@ -189,10 +190,10 @@ impl Engine {
     /// component, and its graphs. Devices are the start's own.
     ///
     /// # Errors
-    /// As [`Engine::load`], but for graphs that may not run on the CPU: they are left out.
+    /// As [`Engine::load`], but for graphs that may not run on the CPU, or there only by a provider: they are left out.
     pub async fn compile(&self, package: &Package) -> Result<(), LoadError> {
         let here = |spec: &GraphSpec| {
-            let cpu = spec.devices.contains(&DeviceKind::Cpu);
+            let cpu = spec.devices.contains(&DeviceKind::Cpu) && insisted(spec).is_none();
             cpu.then(|| GraphSpec { devices: vec![DeviceKind::Cpu], ..spec.clone() })
         };
         let specs: Vec<_> = package.manifest().graphs.iter().filter_map(here).collect();

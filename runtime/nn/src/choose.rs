@@ -4,7 +4,11 @@ use wick_package::{DeviceKind, GraphSpec, RelPath, Variant};
 
 use crate::backend::{Device, Found, Refusal};
 use crate::inventory::Inventory;
-use crate::onnxruntime::providers::options::{Told, told};
+use crate::onnxruntime::NAME;
+use crate::onnxruntime::providers::{
+    insisted, of_registered,
+    options::{Told, told},
+};
 
 /// A backend as far as the choice needs to know it.
 #[derive(Debug)]
@@ -47,7 +51,8 @@ pub(crate) fn decide(spec: &GraphSpec, offers: &[Offer], inventory: &Inventory) 
     }
     for &kind in &spec.devices {
         for offer in offers.iter().filter(|offer| permitted(spec, offer.backend)) {
-            for device in offer.found.devices.iter().filter(|device| device.kind == kind) {
+            let may = |device: &&Device| device.kind == kind && may_run(spec, device);
+            for device in offer.found.devices.iter().filter(may) {
                 if let Some(why) = not_granted(inventory, device) {
                     decision.refused.push(Refusal { what: device.to_string(), why });
                     continue;
@@ -85,9 +90,19 @@ pub(crate) fn reasons(refused: &[Refusal]) -> String {
     refused.iter().map(|refusal| format!("; {}: {}", refusal.what, refusal.why)).collect()
 }
 
-/// Whether the package lets `backend` run the graph.
+/// Whether the package lets `backend` run the graph. Providers are ONNX Runtime's.
 pub(crate) fn permitted(spec: &GraphSpec, backend: &str) -> bool {
-    spec.backend.as_ref().is_none_or(|wanted| wanted.as_str() == backend)
+    let by_provider = backend == NAME && insisted(spec).is_some();
+    by_provider || spec.backend.as_ref().is_none_or(|wanted| wanted.as_str() == backend)
+}
+
+/// Whether the package lets a device's provider run the graph: the one that it insists on, or any. On a CPU a provider
+/// must be insisted on, since there ONNX Runtime itself does what it may do otherwise.
+fn may_run(spec: &GraphSpec, device: &Device) -> bool {
+    match insisted(spec) {
+        Some(provider) => device.provider == provider.registered,
+        None => device.kind != DeviceKind::Cpu || of_registered(&device.provider).is_none(),
+    }
 }
 
 /// The variant for a device: one for its vendor, or one for its kind.
@@ -97,9 +112,11 @@ fn variant_for<'a>(spec: &'a GraphSpec, device: &Device) -> Option<&'a Variant> 
     exact.or_else(|| of_kind().find(|variant| variant.vendor.is_none()))
 }
 
-/// `npu or gpu`, for an error.
-pub(crate) fn wanted(kinds: &[DeviceKind]) -> String {
-    kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ")
+/// `npu or gpu`, or `npu by openvino`, for an error.
+pub(crate) fn wanted(spec: &GraphSpec) -> String {
+    let kinds: Vec<_> = spec.devices.iter().map(|kind| kind.as_str()).collect();
+    let by = insisted(spec).map(|provider| format!(" by {}", provider.name));
+    kinds.join(" or ") + &by.unwrap_or_default()
 }
 
 /// `cpu (onnxruntime, tract)`, for an error.
@@ -198,6 +215,27 @@ mod tests {
         check(&[DeviceKind::Npu], Some("tract"), &[]);
     }
 
+    #[test]
+    fn a_provider_runs_on_a_cpu_only_what_insists_on_it() {
+        use DeviceKind::{Cpu, Npu};
+        let by = |kind| Device { kind, ..Device::cpu("OpenVINOExecutionProvider") };
+        let npu = Device { kind: Npu, ..Device::cpu("QNNExecutionProvider") };
+        let devices = vec![npu, by(Npu), by(Cpu), device(Cpu, None)];
+        let offers = [Offer { backend: NAME, found: Found { devices, refused: Vec::new() } }];
+        let candidates = |backend| {
+            let spec = spec(&[Npu, Cpu], backend);
+            let candidates = decide(&spec, &offers, &Inventory::default()).candidates;
+            let short = candidates.into_iter().map(|c| (c.device.kind, c.device.provider));
+            short.collect::<Vec<_>>()
+        };
+        let of = |kind, provider: &str| (kind, provider.to_owned());
+        let [qnn, openvino] = ["QNNExecutionProvider", "OpenVINOExecutionProvider"];
+        assert_eq!(candidates(None), [of(Npu, qnn), of(Npu, openvino), of(Cpu, "p")]);
+        assert_eq!(candidates(Some(NAME)), candidates(None));
+        assert_eq!(candidates(Some("openvino")), [of(Npu, openvino), of(Cpu, openvino)]);
+        assert_eq!(candidates(Some("webgpu")), []);
+    }
+
     /// A GPU in the machine at this address.
     fn hardware(granted: bool, nodes: &[&str]) -> Inventory {
         let hardware = Hardware {
@@ -257,6 +295,8 @@ mod tests {
     fn errors_say_what_is_there() {
         assert_eq!(have(&offers()), "cpu (onnxruntime, tract) and npu (onnxruntime)");
         assert_eq!(have(&[]), "none");
-        assert_eq!(wanted(&[DeviceKind::Npu, DeviceKind::Gpu]), "npu or gpu");
+        let devices = [DeviceKind::Npu, DeviceKind::Gpu];
+        assert_eq!(wanted(&spec(&devices, None)), "npu or gpu");
+        assert_eq!(wanted(&spec(&devices, Some("openvino"))), "npu or gpu by openvino");
     }
 }

@@ -19,7 +19,7 @@ use crate::compute::Compute;
 use crate::error::LoadError;
 use crate::handle::{GraphHandle, Loaded};
 use crate::inventory::Inventory;
-use crate::onnxruntime::{self, OnnxRuntime};
+use crate::onnxruntime::{self, OnnxRuntime, providers};
 use crate::runner::Runner;
 use crate::settings::NnSettings;
 use crate::stats::Counters;
@@ -327,6 +327,17 @@ impl Inner {
         Arc::clone(queue)
     }
 
+    /// What a graph may be offered: of a provider that it insists on, what that one has alone.
+    fn offers_for(&self, spec: &GraphSpec) -> Vec<Offer> {
+        match (providers::insisted(spec), &self.onnxruntime) {
+            (Some(provider), Some(onnxruntime)) => {
+                let found = onnxruntime.find_by(&spec.devices, &[provider]);
+                vec![Offer { backend: onnxruntime::NAME, found }]
+            }
+            _ => self.offers(&spec.devices),
+        }
+    }
+
     fn offers(&self, kinds: &[DeviceKind]) -> Vec<Offer> {
         let own = self.onnxruntime.iter().map(|_| onnxruntime::NAME).chain([tract::NAME]);
         let names = self.others.iter().map(|backend| backend.name()).chain(own);
@@ -336,7 +347,7 @@ impl Inner {
 
     /// The ways to run a graph, and why there are not more.
     fn decide(&self, spec: &GraphSpec) -> Result<Decision, LoadError> {
-        let mut offers = self.offers(&spec.devices);
+        let mut offers = self.offers_for(spec);
         if self.onnxruntime.is_none() && spec.devices.iter().any(|&kind| kind != DeviceKind::Cpu) {
             let why = format!("every gpu and npu needs it, and it is not installed: {INSTALL}");
             let refused = vec![Refusal { what: onnxruntime::NAME.to_owned(), why }];
@@ -346,9 +357,14 @@ impl Inner {
         if let Some(wanted) = &spec.backend
             && !offers.iter().any(|offer| choose::permitted(spec, offer.backend))
         {
-            let hint = match wanted.as_str() {
-                onnxruntime::NAME => format!("it is not installed: {INSTALL}"),
-                _ => format!("wick knows {} and {}", onnxruntime::NAME, tract::NAME),
+            let hint = if wanted.as_str() == onnxruntime::NAME {
+                format!("it is not installed: {INSTALL}")
+            } else if providers::insisted(spec).is_some() {
+                format!("it needs {}, which is not installed: {INSTALL}", onnxruntime::NAME)
+            } else {
+                let names = providers::PROVIDERS.map(|provider| provider.name).join(", ");
+                let (onnxruntime, tract) = (onnxruntime::NAME, tract::NAME);
+                format!("wick knows {onnxruntime} and {tract}, and the providers {names}")
             };
             let (graph, backend) = (spec.name.to_string(), wanted.to_string());
             return Err(LoadError::BackendMissing { graph, backend, hint });
@@ -368,7 +384,7 @@ impl Inner {
         offers.retain(|offer| choose::permitted(spec, offer.backend));
         LoadError::DeviceUnavailable {
             graph: spec.name.to_string(),
-            wanted: choose::wanted(&spec.devices),
+            wanted: choose::wanted(spec),
             have: choose::have(&offers),
             reasons: choose::reasons(refused),
         }

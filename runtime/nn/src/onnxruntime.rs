@@ -25,6 +25,7 @@ use wick_package::DeviceKind;
 
 use self::graph::OrtGraph;
 use self::library::Library;
+use self::providers::Provider;
 use crate::backend::{
     Backend, Device, DeviceUse, Found, Graph, GraphOptions, GraphSource, Refusal,
 };
@@ -85,7 +86,7 @@ impl Backend for OnnxRuntime {
     fn find(&self, kinds: &[DeviceKind]) -> Found {
         // Every build has the CPU, so the library need not be loaded to know.
         let cpu = kinds.contains(&DeviceKind::Cpu).then(|| Device::cpu(CPU_PROVIDER));
-        let mut found = self.find_others(kinds);
+        let mut found = self.find_by(kinds, &plugins::serving(kinds).collect::<Vec<_>>());
         found.devices.extend(cpu);
         found
     }
@@ -97,7 +98,7 @@ impl Backend for OnnxRuntime {
         options: &GraphOptions,
     ) -> Result<Arc<dyn Graph>, LoadError> {
         let library = self.library()?;
-        let (session, share) = if device.kind == DeviceKind::Cpu {
+        let (session, share) = if device.provider == CPU_PROVIDER {
             (open::open(&library, source, options)?, 1.0)
         } else {
             engines::open_on(&library, source, device, options)?
@@ -116,18 +117,15 @@ impl Backend for OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// Devices that are no CPU. The library is loaded only if a provider could have one.
-    fn find_others(&self, kinds: &[DeviceKind]) -> Found {
-        if !plugins::any_installed(&self.folders, kinds) {
-            let refused = plugins::none_installed(kinds);
-            return Found { devices: Vec::new(), refused };
+    /// Devices of `kinds` by these providers. The library is loaded only if one of them could have one.
+    pub(crate) fn find_by(&self, kinds: &[DeviceKind], providers: &[&'static Provider]) -> Found {
+        let of = |refused| Found { devices: Vec::new(), refused };
+        if !providers.iter().any(|provider| plugins::installed(&self.folders, provider).is_some()) {
+            return of(providers.iter().map(|provider| plugins::absent(provider)).collect());
         }
         match self.library() {
-            Ok(library) => plugins::find(&library, &self.folders, kinds),
-            Err(error) => {
-                let refused = vec![Refusal { what: NAME.to_owned(), why: error.to_string() }];
-                Found { devices: Vec::new(), refused }
-            }
+            Ok(library) => plugins::find(&library, &self.folders, kinds, providers.iter().copied()),
+            Err(error) => of(vec![Refusal { what: NAME.to_owned(), why: error.to_string() }]),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Devices that only some machines have: the checks are the same everywhere, and say "no such device" where there
 //! is none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -20,7 +20,7 @@ struct Silicon {
     quantised: bool,
 }
 
-const SILICON: [Silicon; 4] = [
+const SILICON: [Silicon; 5] = [
     Silicon {
         provider: "tensorrt-rtx",
         registered: "NvTensorRTRTXExecutionProvider",
@@ -39,6 +39,13 @@ const SILICON: [Silicon; 4] = [
         provider: "openvino",
         registered: "OpenVINOExecutionProvider",
         kind: "npu",
+        vendor: "intel",
+        quantised: false,
+    },
+    Silicon {
+        provider: "openvino",
+        registered: "OpenVINOExecutionProvider",
+        kind: "cpu",
         vendor: "intel",
         quantised: false,
     },
@@ -95,14 +102,28 @@ impl Checks<'_> {
         }))
     }
 
+    /// Packages that insist on the provider, so that no other one of the same device answers for it.
     fn packages(&self, silicon: &Silicon) -> anyhow::Result<Vec<(PathBuf, Option<&'static str>)>> {
         if silicon.quantised {
             let model = self.house.root.join(QUANTISED);
-            return Ok(vec![(self.write("silicon", &model, silicon.kind, "1.0")?, None)]);
+            return Ok(vec![(self.insisting(silicon, "silicon", &model, "1.0")?, None)]);
         }
-        let packages = MODELS
-            .iter()
-            .map(|model| Ok((self.package(model, silicon.kind, model.share)?, model.shape)));
+        let packages = MODELS.iter().map(|model| {
+            let package = self.insisting(silicon, model.name, &self.model(model), model.share)?;
+            Ok((package, model.shape))
+        });
         packages.collect()
+    }
+
+    fn insisting(
+        &self,
+        silicon: &Silicon,
+        name: &str,
+        model: &Path,
+        share: &str,
+    ) -> anyhow::Result<PathBuf> {
+        let package = self.write(name, model, silicon.kind, share)?;
+        self.insist(&package, silicon.provider)?;
+        Ok(package)
     }
 }

@@ -18,6 +18,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use super::facts::Assignment;
 use super::library::Library;
 use super::open::{SaveError, commit};
+use super::providers::of_registered;
 use super::{NAME, plugins};
 use crate::backend::{Device, GraphOptions, GraphSource, SourceBytes};
 use crate::cache::{GraphCache, Key};
@@ -50,7 +51,7 @@ pub(super) fn open_on(
     options: &GraphOptions,
 ) -> Result<(Session, f32), LoadError> {
     let opening = Opening { library, source, device, options };
-    let compiles = plugins::row(&device.provider).is_some_and(|provider| provider.compiles);
+    let compiles = of_registered(&device.provider).is_some_and(|provider| provider.compiles);
     // What comes from memory was sent by a guest, which must not fill the disk.
     let from_file = matches!(source.bytes, SourceBytes::File { .. });
     let Some(folder) = options.cache.as_deref().filter(|_| compiles && from_file) else {
@@ -183,7 +184,7 @@ impl Opening<'_> {
 
     /// What the provider is told: its row's options, and over them the package's.
     fn told(&self) -> BTreeMap<&str, &str> {
-        let usual = plugins::row(&self.device.provider).map_or(&[][..], |row| row.options).iter();
+        let usual = of_registered(&self.device.provider).map_or(&[][..], |row| row.options).iter();
         let mut told: BTreeMap<&str, &str> = usual.copied().collect();
         let own = self.options.provider.iter();
         told.extend(own.map(|(name, value)| (name.as_str(), value.as_str())));

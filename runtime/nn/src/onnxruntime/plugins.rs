@@ -25,15 +25,15 @@ const VIRTUAL: &str = ".virtual";
 #[derive(Debug, Default)]
 pub(super) struct Plugins(Mutex<BTreeMap<&'static str, Result<(), String>>>);
 
-/// Whether any provider that serves one of `kinds` is installed.
-pub(super) fn any_installed(folders: &[PathBuf], kinds: &[DeviceKind]) -> bool {
-    serving(kinds).any(|provider| installed(folders, provider).is_some())
-}
-
-/// Devices of `kinds` by all providers that serve them, and why others have none.
-pub(super) fn find(library: &Library, folders: &[PathBuf], kinds: &[DeviceKind]) -> Found {
+/// Devices of `kinds` by some providers, and why others have none.
+pub(super) fn find(
+    library: &Library,
+    folders: &[PathBuf],
+    kinds: &[DeviceKind],
+    providers: impl IntoIterator<Item = &'static Provider>,
+) -> Found {
     let mut found = Found::default();
-    for provider in serving(kinds) {
+    for provider in providers {
         let done = match installed(folders, provider) {
             None => Err(not_installed(provider)),
             Some((path, _)) => library.register(provider, &path),
@@ -52,13 +52,9 @@ pub(super) fn find(library: &Library, folders: &[PathBuf], kinds: &[DeviceKind])
     found
 }
 
-/// What to say of providers while there is no ONNX Runtime or none of them is installed.
-pub(super) fn none_installed(kinds: &[DeviceKind]) -> Vec<Refusal> {
-    let refusal = |provider: &'static Provider| Refusal {
-        what: provider.name.to_owned(),
-        why: not_installed(provider),
-    };
-    serving(kinds).map(refusal).collect()
+/// What to say of a provider while there is no ONNX Runtime or it is not installed.
+pub(super) fn absent(provider: &Provider) -> Refusal {
+    Refusal { what: provider.name.to_owned(), why: not_installed(provider) }
 }
 
 /// ONNX Runtime's own record of a device that [`find`] returned.
@@ -66,19 +62,15 @@ pub(super) fn pick<'l>(library: &'l Library, device: &Device) -> Option<OrtDevic
     of_provider(library, &device.provider).nth(device.ordinal)
 }
 
-/// The row of what ONNX Runtime calls `registered`.
-pub(super) fn row(registered: &str) -> Option<&'static Provider> {
-    PROVIDERS.into_iter().find(|provider| provider.registered == registered)
-}
-
 /// The version that a device's provider gives of itself.
 pub(super) fn version(library: &Library, device: &Device) -> Option<String> {
     facts::provider_metadata(&pick(library, device)?, c"version")
 }
 
+/// Providers for devices of `kinds`. None is loaded for the CPU, which needs none.
 pub(super) fn serving(kinds: &[DeviceKind]) -> impl Iterator<Item = &'static Provider> {
-    let serves = |provider: &&Provider| provider.kinds.iter().any(|kind| kinds.contains(kind));
-    PROVIDERS.into_iter().filter(serves)
+    let others: Vec<_> = kinds.iter().copied().filter(|&kind| kind != DeviceKind::Cpu).collect();
+    PROVIDERS.into_iter().filter(move |provider| provider.serves_one_of(&others))
 }
 
 pub(super) fn installed(folders: &[PathBuf], provider: &Provider) -> Option<(PathBuf, String)> {
@@ -118,7 +110,7 @@ fn devices(library: &Library, provider: &Provider) -> Vec<Device> {
         let hardware = device.hardware_device();
         let kind = kind(provider, hardware.ty())?;
         // What poses has the vendor of the CPU below, which says nothing of it.
-        let poses = hardware.ty() == DeviceType::CPU;
+        let poses = hardware.ty() == DeviceType::CPU && kind != DeviceKind::Cpu;
         let vendor = || vendor(facts::vendor_id(&hardware), hardware.vendor().unwrap_or_default());
         Some(Device {
             kind,

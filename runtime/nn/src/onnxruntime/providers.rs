@@ -8,7 +8,7 @@ mod qnn;
 mod tensorrt_rtx;
 mod webgpu;
 
-use wick_package::DeviceKind;
+use wick_package::{DeviceKind, GraphSpec};
 
 pub use options::{Known, check};
 
@@ -31,7 +31,8 @@ pub struct Provider {
     pub registered: &'static str,
     /// The file that is registered; others of its folder are loaded by it.
     pub library: &'static str,
-    /// Kinds of device that it serves.
+    /// Kinds of device that it serves. On a CPU it runs only graphs that insist on it: every ONNX Runtime runs there by
+    /// itself.
     pub kinds: &'static [DeviceKind],
     /// What it runs on, for people.
     pub serves: &'static str,
@@ -91,6 +92,16 @@ impl Provider {
     pub(crate) fn folder_prefix(&self) -> String {
         format!("{}-", self.name)
     }
+
+    /// Whether it serves one of `kinds`.
+    pub(crate) fn serves_one_of(&self, kinds: &[DeviceKind]) -> bool {
+        self.kinds.iter().any(|kind| kinds.contains(kind))
+    }
+}
+
+/// The provider that a graph insists on by its `backend`, if that is one.
+pub fn insisted(spec: &GraphSpec) -> Option<&'static Provider> {
+    spec.backend.as_ref().and_then(|backend| named(backend.as_str()))
 }
 
 /// Whether a container's variable is one that a provider's libraries look at and may be told.
@@ -99,6 +110,11 @@ pub fn may_be_told(variable: &str) -> bool {
         provider.environment.contains(&variable) || provider.on_cpu == Some(variable)
     };
     PROVIDERS.into_iter().any(looks)
+}
+
+/// The row of what ONNX Runtime calls `registered`.
+pub(crate) fn of_registered(registered: &str) -> Option<&'static Provider> {
+    PROVIDERS.into_iter().find(|provider| provider.registered == registered)
 }
 
 /// The row of a name.

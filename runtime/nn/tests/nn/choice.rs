@@ -76,7 +76,29 @@ fn a_backend_that_is_not_installed_is_missing() {
     assert_eq!(error.code(), "backend-missing");
     assert!(error.to_string().contains("wick backend install onnxruntime"), "{error}");
     let error = error_of(Which::Tract, &wants("openvino"), model());
-    assert!(error.to_string().contains("onnxruntime and tract"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("it needs onnxruntime, which is not installed"), "{text}");
+    for which in [Which::Tract, Which::OnnxRuntime] {
+        let error = error_of(which, &wants("openvin"), model());
+        assert_eq!(error.code(), "backend-missing");
+        let want = "wick knows onnxruntime and tract, and the providers cuda, ";
+        assert!(error.to_string().contains(want), "{error}");
+    }
+}
+
+#[test]
+fn who_insists_on_a_provider_is_not_given_the_cpu_by_another() {
+    let spec =
+        |devices| GraphSpec { devices, backend: Some("openvino".parse().unwrap()), ..spec() };
+    for devices in [vec![DeviceKind::Cpu], vec![DeviceKind::Gpu, DeviceKind::Cpu]] {
+        let model = onnx::add_scalar(1.0, &[1]);
+        let error = error_of(Which::OnnxRuntime, &spec(devices), model);
+        assert_eq!(error.code(), "device-unavailable");
+        let text = error.to_string();
+        let want = " by openvino, and this machine has cpu (onnxruntime); \
+                    openvino: not installed (`wick backend install openvino`";
+        assert!(text.contains(want) && !text.contains("webgpu"), "{text}");
+    }
 }
 
 #[test]

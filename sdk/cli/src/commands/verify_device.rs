@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
+use wick_nn::providers::insisted;
 use wick_nn::{GraphHandle, Nn, Tensor};
 use wick_package::{DeviceKind, GraphSpec, Package};
 
@@ -23,7 +24,8 @@ const TIMED: u32 = 10;
 /// Inputs are made up, the same each time. Floats may differ by a part of the output's largest
 /// value: 0.002 for FP32, 0.02 for FP16 and BF16, 0.000001 for FP64; INT8 and UINT8 by one step;
 /// everything else must be the same. All of a graph must run on the device, or the part that its
-/// `min_device_share` says.
+/// `min_device_share` says. On `cpu` the provider that a graph insists on by its `backend` is
+/// compared with ONNX Runtime itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,7 +36,7 @@ pub struct VerifyDeviceArgs {
     #[arg(value_name = "PACKAGE", default_value = ".")]
     package: PathBuf,
     /// Which kind of device
-    #[arg(long, value_name = "gpu|npu", default_value = "gpu", value_parser = kind)]
+    #[arg(long, value_name = "gpu|npu|cpu", default_value = "gpu", value_parser = kind)]
     device: DeviceKind,
     /// Sizes for an input's open dimensions; others are 1
     #[arg(long, value_name = "NAME=1,2,…", value_parser = super::bench::shape)]
@@ -81,7 +83,19 @@ pub fn run(args: &VerifyDeviceArgs, format: Format) -> Outcome {
 async fn verify(args: &VerifyDeviceArgs, package: &Package, nn: &Nn) -> Outcome<Vec<Verdict>> {
     let mut verdicts = Vec::new();
     for spec in &package.manifest().graphs {
-        let on_cpu = load(nn, package, spec, DeviceKind::Cpu).await?;
+        let provider = insisted(spec);
+        if args.device == DeviceKind::Cpu && provider.is_none() {
+            let graph = &spec.name;
+            let why = format!(
+                "graph `{graph}` runs on the CPU anyway: write `backend = \"PROVIDER\"` in its table for a \
+                 provider to compare, or use `--device gpu` or `--device npu`"
+            );
+            return Err(Failure::usage(why));
+        }
+        // A provider is compared with what ONNX Runtime itself answers.
+        let backend = spec.backend.clone().filter(|_| provider.is_none());
+        let plain = GraphSpec { backend, ..spec.clone() };
+        let on_cpu = load(nn, package, &plain, DeviceKind::Cpu).await?;
         let on_device = load(nn, package, spec, args.device).await?;
         let mut fill = Fill::new(true, args.shape.clone());
         let inputs =
@@ -162,5 +176,7 @@ fn report(verdicts: &[Verdict], format: Format) {
 
 fn kind(text: &str) -> Result<DeviceKind, String> {
     let kind = DeviceKind::ALL.into_iter().find(|kind| kind.as_str() == text);
-    kind.filter(|&kind| kind != DeviceKind::Cpu).ok_or_else(|| "use `gpu` or `npu`".to_owned())
+    kind.ok_or_else(|| {
+        "use `gpu`, `npu`, or `cpu` for a provider that a graph insists on".to_owned()
+    })
 }
