@@ -362,9 +362,7 @@ impl Inner {
             } else if providers::insisted(spec).is_some() {
                 format!("it needs {}, which is not installed: {INSTALL}", onnxruntime::NAME)
             } else {
-                let names = providers::PROVIDERS.map(|provider| provider.name).join(", ");
-                let (onnxruntime, tract) = (onnxruntime::NAME, tract::NAME);
-                format!("wick knows {onnxruntime} and {tract}, and the providers {names}")
+                providers::options::known_backends()
             };
             let (graph, backend) = (spec.name.to_string(), wanted.to_string());
             return Err(LoadError::BackendMissing { graph, backend, hint });

@@ -46,8 +46,7 @@ pub fn run(args: &PackArgs, format: Format) -> Outcome {
     let package = host::open(&args.package)?;
     weights::check_packable(&package)?;
     for graph in &package.manifest().graphs {
-        providers::check(graph)
-            .map_err(|why| Failure::new(Exit::BadData, "provider-option", why))?;
+        providers::check(graph).map_err(|why| Failure::new(Exit::BadData, "graph-options", why))?;
     }
     let (out, kind) = destination(args, &package);
     if args.dry_run {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use wick_package::{GraphSpec, Variant};
 
-use super::{PROVIDERS, Provider};
+use super::{PROVIDERS, Provider, insisted};
+use crate::{onnxruntime, tract};
 
 /// An option that packages may set.
 #[derive(Debug, Clone, Copy)]
@@ -45,11 +46,12 @@ pub(super) const fn shapes(name: &'static str) -> Known {
     Known { name, takes: Takes::Shapes }
 }
 
-/// Check the options of all variants of a graph.
+/// Check the backend that a graph insists on, and the options of all of its variants.
 ///
 /// # Errors
 /// What is wrong and what there is, for people.
 pub fn check(graph: &GraphSpec) -> Result<(), String> {
+    backend(graph).map_err(|why| format!("graph `{}`: {why}", graph.name))?;
     for variant in &graph.variants {
         for (provider, options) in &variant.options {
             of_provider(provider, options).map_err(|why| {
@@ -58,6 +60,29 @@ pub fn check(graph: &GraphSpec) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether there is such a backend or provider, and it may run the graph on some kind of device.
+fn backend(graph: &GraphSpec) -> Result<(), String> {
+    let Some(wanted) = &graph.backend else { return Ok(()) };
+    let Some(provider) = insisted(graph) else {
+        let is_known = [onnxruntime::NAME, tract::NAME].contains(&wanted.as_str());
+        let unknown = || Err(format!("there is no backend `{wanted}`: {}", known_backends()));
+        return if is_known { Ok(()) } else { unknown() };
+    };
+    if provider.serves_one_of(&graph.devices) {
+        return Ok(());
+    }
+    let kinds: Vec<_> = graph.devices.iter().map(|kind| kind.as_str()).collect();
+    let (kinds, serves) = (kinds.join(" nor "), provider.serves);
+    Err(format!("`{wanted}` has no {kinds}: it is for {serves}; change `backend` or `devices`"))
+}
+
+/// What a package may write as `backend`, for people.
+pub(crate) fn known_backends() -> String {
+    let names = PROVIDERS.map(|provider| provider.name).join(", ");
+    let (onnxruntime, tract) = (onnxruntime::NAME, tract::NAME);
+    format!("wick knows {onnxruntime} and {tract}, and the providers {names}")
 }
 
 /// What a variant tells the provider that ONNX Runtime calls `registered`.
@@ -143,6 +168,34 @@ mod tests {
         let want = [("preferredLayout".to_owned(), "NHWC".to_owned())];
         assert_eq!(told(&variant, "WebGpuExecutionProvider").unwrap(), want);
         assert_eq!(told(&variant, "CUDAExecutionProvider").unwrap(), []);
+    }
+
+    #[test]
+    fn a_backend_that_can_t_run_the_graph_is_refused_before_it_is_packed() {
+        let check = |name: &str, devices: &[DeviceKind]| {
+            check(&GraphSpec {
+                name: "g".parse().unwrap(),
+                path: "m".parse().unwrap(),
+                devices: devices.to_vec(),
+                min_device_share: 1.0,
+                batch: None,
+                threads: None,
+                backend: Some(name.parse().unwrap()),
+                variants: Vec::new(),
+            })
+        };
+        let (cpu, both) = ([DeviceKind::Cpu], [DeviceKind::Npu, DeviceKind::Cpu]);
+        for name in ["onnxruntime", "tract", "openvino"] {
+            check(name, &cpu).unwrap();
+        }
+        check("qnn", &both).unwrap();
+        let unknown = check("openvin", &cpu).unwrap_err();
+        assert!(
+            unknown.contains("graph `g`: there is no backend `openvin`: wick knows"),
+            "{unknown}"
+        );
+        let idle = check("cuda", &both).unwrap_err();
+        assert!(idle.contains("`cuda` has no npu nor cpu: it is for NVIDIA GPUs"), "{idle}");
     }
 
     #[test]
