@@ -12,7 +12,7 @@ use wick_package::{GraphName, TensorSpec};
 use crate::arrange::arrange;
 use crate::backend::{Cancel, DeviceUse, Refusal};
 use crate::batch::Batcher;
-use crate::compute::Compute;
+use crate::compute::{Compute, Shift};
 use crate::error::{InferError, LoadError};
 use crate::nn::Recipe;
 use crate::runner::Runner;
@@ -204,19 +204,20 @@ impl GraphHandle {
         let (answer, answered) = oneshot::channel();
         let (cancel, place, queued) =
             (ticket.cancel.clone(), Arc::clone(&ticket.job), Instant::now());
-        let job = move || {
+        let job = move |shift: &Shift<'_>| {
             let Some((inputs, runner)) = place.lock().take() else { return };
             runner.counters.queued(queued.elapsed());
             let outcome = runner.run(&inputs, &cancel);
             // Whoever unloads the graph after the answer expects its memory back.
             drop(runner);
+            shift.ends();
             // Nobody may be waiting any more; then there is nothing to do.
             _ = answer.send(outcome);
         };
         let busy = |_| InferError::Busy(self.name().to_owned());
         self.inner.compute.submit(job).map_err(busy)?;
         let lost = |_| failed.failed("the inference ended without an answer");
-        answered.await.map_err(lost)?
+        self.inner.compute.hear(answered).await.map_err(lost)?
     }
 }
 

@@ -14,6 +14,7 @@ mod cache;
 mod choose;
 mod compute;
 mod cpus;
+mod doorbell;
 mod error;
 mod handle;
 mod inventory;

@@ -7,12 +7,16 @@
 //! their turn first.
 
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe;
 
 /// How long a thread stays awake for a client: what one takes that must be woken itself.
 const AWAKE: Duration = Duration::from_micros(120);
@@ -25,8 +29,16 @@ const PROMPT: Duration = Duration::from_micros(250);
 const HABIT: u8 = 4;
 const FIRM_HABIT: u8 = 3 * HABIT;
 
-/// One connection of the process waits awake: its thread polls for all others as well.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// The place of the one connection of a server that waits awake: its thread polls for all others as well.
+///
+/// Its task runs again by an event that it sends itself, together with whoever else has one by then. `yield_now` would
+/// have tokio wake another worker at each turn, to look for what more there is to do.
+#[derive(Debug)]
+pub struct Place {
+    /// None while it is taken.
+    event: Mutex<Option<pipe::Receiver>>,
+    sender: OwnedFd,
+}
 
 /// A stream of requests and answers.
 #[derive(Debug)]
@@ -37,6 +49,8 @@ pub struct Awake<S> {
     answered: bool,
     /// Since when nothing has come after that.
     since: Option<Instant>,
+    /// None if there was no descriptor left for it.
+    place: Option<Arc<Place>>,
     turn: Option<Turn>,
 }
 
@@ -49,7 +63,11 @@ struct Habit {
 
 /// The right to wait awake, until it is dropped.
 #[derive(Debug)]
-struct Turn;
+struct Turn {
+    place: Arc<Place>,
+    /// Given back with the turn.
+    event: Option<pipe::Receiver>,
+}
 
 // === impl Habit ===
 
@@ -68,27 +86,51 @@ impl Habit {
     }
 }
 
+// === impl Place ===
+
+impl Place {
+    /// # Errors
+    /// The process has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (event, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let event = Mutex::new(Some(pipe::Receiver::from_owned_fd(event)?));
+        Ok(Self { event, sender })
+    }
+
+    fn take(this: &Arc<Self>) -> Option<Turn> {
+        let event = this.event.lock().take()?;
+        Some(Turn { place: Arc::clone(this), event: Some(event) })
+    }
+}
+
 // === impl Turn ===
 
 impl Turn {
-    fn take() -> Option<Self> {
-        let free =
-            TAKEN.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        free.then_some(Self)
+    /// Run the task again, after tokio has let the others run and looked for events.
+    fn again(&mut self, cx: &mut Context<'_>) {
+        let Some(event) = &mut self.event else { return };
+        let mut bytes = [0; 8];
+        // What is still there from the last time.
+        while let Poll::Ready(Ok(())) =
+            Pin::new(&mut *event).poll_read(cx, &mut ReadBuf::new(&mut bytes))
+        {}
+        // A pipe that is full has an event.
+        let _ = rustix::io::write(&self.place.sender, &[0]);
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        TAKEN.store(false, Ordering::Release);
+        *self.place.event.lock() = self.event.take();
     }
 }
 
 // === impl Awake ===
 
 impl<S> Awake<S> {
-    pub fn new(stream: S) -> Self {
-        Self { stream, habit: Habit::default(), answered: false, since: None, turn: None }
+    pub fn new(stream: S, place: Option<Arc<Place>>) -> Self {
+        let habit = Habit::default();
+        Self { stream, habit, answered: false, since: None, place, turn: None }
     }
 
     fn came(&mut self) {
@@ -99,20 +141,18 @@ impl<S> Awake<S> {
         self.answered = false;
     }
 
-    /// Nothing has come. Returns whether to look again at once.
-    fn stays_awake(&mut self) -> bool {
+    /// Nothing has come. Returns the turn of a connection that looks again at once.
+    fn stays_awake(&mut self) -> Option<&mut Turn> {
         if !self.answered {
-            return false;
+            return None;
         }
         let away = self.since.get_or_insert_with(Instant::now).elapsed();
         if !self.habit.is_worth_it(away) {
             self.turn = None;
-            return false;
+        } else if self.turn.is_none() {
+            self.turn = self.place.as_ref().and_then(Place::take);
         }
-        if self.turn.is_none() {
-            self.turn = Turn::take();
-        }
-        self.turn.is_some()
+        self.turn.as_mut()
     }
 
     fn sent(&mut self, bytes: &Poll<io::Result<usize>>) {
@@ -132,9 +172,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Awake<S> {
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         if read.is_ready() {
             this.came();
-        } else if this.stays_awake() {
-            // The task is woken after tokio has let the others run and looked for events.
-            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        } else if let Some(turn) = this.stays_awake() {
+            turn.again(cx);
         }
         read
     }
@@ -206,9 +245,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_at_a_time_stays_awake_and_only_after_an_answer() {
+        let place = Arc::new(Place::new().unwrap());
         let pair = || {
             let (client, server) = tokio::io::duplex(64);
-            let mut stream = Awake::new(server);
+            let mut stream = Awake::new(server, Some(Arc::clone(&place)));
             stream.habit.prompt = HABIT;
             (client, stream)
         };

@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::awake::Awake;
+use crate::awake::{Awake, Place};
 use crate::eager::Eager;
 use crate::edge;
 use crate::front::Front;
@@ -126,6 +126,8 @@ impl Bound {
         let http = Arc::new(http(&self.settings));
         let places = Arc::new(Semaphore::new(self.settings.max_connections.max(1)));
         let peers = Peers::new(self.settings.max_peer_connections);
+        // Without it clients are answered as well, if later.
+        let awake = Place::new().ok().map(Arc::new);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let _reloads = reloads(&self.settings, &shutdown);
@@ -159,7 +161,8 @@ impl Bound {
                 header_timeout: self.settings.header_timeout,
                 write_timeout: self.settings.write_timeout,
             };
-            let stream = WriteTimeout::new(Awake::new(stream), self.settings.write_timeout);
+            let stream = Awake::new(stream, awake.clone());
+            let stream = WriteTimeout::new(stream, self.settings.write_timeout);
             match self.settings.tls.clone() {
                 None => connections.spawn(Eager::new(connection.run(stream))),
                 Some(tls) => {
