@@ -220,6 +220,8 @@ mod tests {
         let heard = bell.hear(answered);
         let rung = Arc::clone(bell.bell.get().unwrap().as_ref().unwrap());
         let ringing = thread::spawn(move || {
+            // A worker that was told of the porter and has not woken yet still counts as asleep.
+            thread::sleep(Duration::from_millis(100));
             while !rung.is_quiet() {
                 thread::sleep(Duration::from_millis(5));
             }
