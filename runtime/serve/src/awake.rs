@@ -4,12 +4,14 @@
 //! processor takes longer, on a virtual machine several times longer, than a small request does.
 //! So a connection whose client has come back at once several times keeps its thread polling
 //! for as long as such a client takes, and no longer. Others are polled with it, and have
-//! their turn first.
+//! their turn first. Where others come in between nobody need wait awake: they leave no
+//! processor the time to go idle.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,8 @@ pub struct Place {
     /// None while it is taken.
     event: Mutex<Option<pipe::Receiver>>,
     sender: OwnedFd,
+    /// How often something has come, on any connection.
+    arrivals: AtomicUsize,
 }
 
 /// A stream of requests and answers.
@@ -47,8 +51,8 @@ pub struct Awake<S> {
     habit: Habit,
     /// The last thing that happened is that something was sent.
     answered: bool,
-    /// Since when nothing has come after that.
-    since: Option<Instant>,
+    /// Since when nothing has come after that, and what had come by then on all connections.
+    since: Option<(Instant, usize)>,
     /// None if there was no descriptor left for it.
     place: Option<Arc<Place>>,
     turn: Option<Turn>,
@@ -72,9 +76,9 @@ struct Turn {
 // === impl Habit ===
 
 impl Habit {
-    /// The client came back after this time.
-    fn came(&mut self, after: Duration) {
-        self.prompt = match after <= PROMPT {
+    /// The client came back after this time, the next of all of them or not.
+    fn came(&mut self, after: Duration, next: bool) {
+        self.prompt = match next && after <= PROMPT {
             true => (self.prompt + 1).min(FIRM_HABIT),
             false => self.prompt.saturating_sub(HABIT),
         };
@@ -94,7 +98,7 @@ impl Place {
     pub fn new() -> io::Result<Self> {
         let (event, sender) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let event = Mutex::new(Some(pipe::Receiver::from_owned_fd(event)?));
-        Ok(Self { event, sender })
+        Ok(Self { event, sender, arrivals: AtomicUsize::new(0) })
     }
 
     fn take(this: &Arc<Self>) -> Option<Turn> {
@@ -134,8 +138,10 @@ impl<S> Awake<S> {
     }
 
     fn came(&mut self) {
-        if let Some(since) = self.since.take() {
-            self.habit.came(since.elapsed());
+        let place = self.place.as_ref();
+        let before = place.map_or(0, |place| place.arrivals.fetch_add(1, Ordering::Relaxed));
+        if let Some((since, arrivals)) = self.since.take() {
+            self.habit.came(since.elapsed(), before == arrivals);
         }
         self.turn = None;
         self.answered = false;
@@ -146,7 +152,10 @@ impl<S> Awake<S> {
         if !self.answered {
             return None;
         }
-        let away = self.since.get_or_insert_with(Instant::now).elapsed();
+        let arrivals =
+            || self.place.as_ref().map_or(0, |place| place.arrivals.load(Ordering::Relaxed));
+        let (since, _) = *self.since.get_or_insert_with(|| (Instant::now(), arrivals()));
+        let away = since.elapsed();
         if !self.habit.is_worth_it(away) {
             self.turn = None;
         } else if self.turn.is_none() {
@@ -203,7 +212,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Awake<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        // HTTP/2 looks for requests before it sends answers, and after that not again by itself.
+        if flushed.is_ready()
+            && this.since.is_none()
+            && let Some(turn) = this.stays_awake()
+        {
+            turn.again(cx);
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,21 +244,60 @@ mod tests {
         let mut habit = Habit::default();
         for _ in 0..HABIT {
             assert!(!habit.is_worth_it(Duration::ZERO));
-            habit.came(PROMPT);
+            habit.came(PROMPT, true);
         }
         assert!(habit.is_worth_it(Duration::ZERO));
         assert!(!habit.is_worth_it(AWAKE));
         let late = PROMPT + Duration::from_micros(1);
-        habit.came(late);
+        habit.came(late, true);
         assert!(!habit.is_worth_it(Duration::ZERO));
         for _ in 0..100 {
-            habit.came(PROMPT);
+            habit.came(PROMPT, true);
         }
-        habit.came(late);
-        habit.came(late);
+        habit.came(late, true);
+        habit.came(PROMPT, false);
         assert!(habit.is_worth_it(Duration::ZERO), "a pause is no change of habit");
-        habit.came(late);
-        assert!(!habit.is_worth_it(Duration::ZERO));
+        habit.came(PROMPT, false);
+        assert!(!habit.is_worth_it(Duration::ZERO), "others come in between");
+    }
+
+    /// HTTP/2 reads until nothing is left, then answers, and is not asked again until something comes.
+    #[tokio::test]
+    async fn a_connection_that_has_sent_its_answer_need_not_read_to_stay_awake() {
+        let place = Arc::new(Place::new().unwrap());
+        let (_client, server) = tokio::io::duplex(64);
+        let mut stream = Awake::new(server, Some(place));
+        stream.habit.prompt = HABIT;
+        stream.flush().await.unwrap();
+        assert!(stream.turn.is_none(), "there was no answer");
+        stream.write_all(b"answer").await.unwrap();
+        stream.flush().await.unwrap();
+        assert!(stream.turn.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_client_between_whose_requests_others_come_forms_no_habit() {
+        let place = Arc::new(Place::new().unwrap());
+        let pair = || {
+            let (client, server) = tokio::io::duplex(64);
+            (client, Awake::new(server, Some(Arc::clone(&place))))
+        };
+        let ((mut client, mut stream), (mut other, mut between)) = (pair(), pair());
+        // As if no time had passed, however slow this machine is.
+        let later = Instant::now() + Duration::from_secs(3600);
+        for others in [false, true] {
+            for _ in 0..HABIT {
+                stream.write_all(b"a").await.unwrap();
+                stream.since = Some((later, place.arrivals.load(Ordering::Relaxed)));
+                if others {
+                    other.write_all(b"q").await.unwrap();
+                    between.read_exact(&mut [0]).await.unwrap();
+                }
+                client.write_all(b"q").await.unwrap();
+                stream.read_exact(&mut [0]).await.unwrap();
+            }
+            assert_eq!(stream.habit.prompt >= HABIT, !others);
+        }
     }
 
     #[tokio::test]
@@ -264,7 +321,7 @@ mod tests {
         first.write_all(b"answer").await.unwrap();
         second.write_all(b"answer").await.unwrap();
         // As if no time had passed, however slow this machine is.
-        let now = Some(Instant::now() + Duration::from_secs(3600));
+        let now = Some((Instant::now() + Duration::from_secs(3600), 0));
         (first.since, second.since) = (now, now);
         pending(&mut first);
         pending(&mut second);
@@ -274,7 +331,7 @@ mod tests {
         assert!(first.turn.is_none() && first.since.is_none());
         pending(&mut second);
         assert!(second.turn.is_some());
-        second.since = Some(Instant::now().checked_sub(AWAKE).unwrap());
+        second.since = Some((Instant::now().checked_sub(AWAKE).unwrap(), 1));
         pending(&mut second);
         assert!(second.turn.is_none(), "its time is over");
     }
