@@ -1,6 +1,7 @@
 //! The floor: ONNX Runtime called straight from Rust, with nothing between.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use ort::environment::Environment;
@@ -8,6 +9,11 @@ use ort::memory::DeviceType;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{DynTensor, Tensor};
+
+use crate::stats::median;
+
+/// Runs of which the median tells how long an inference takes, after as many that tell nothing.
+const TYPICAL_RUNS: usize = 15;
 
 /// The environment that all sessions of a process share.
 pub struct Floor {
@@ -62,6 +68,17 @@ impl Direct {
         let outputs = self.session.run(inputs)?;
         let (_, values) = outputs[0].try_extract_tensor::<f32>()?;
         Ok(values.to_vec())
+    }
+
+    /// How long an inference takes, in milliseconds.
+    pub fn typical_ms(&mut self) -> anyhow::Result<f64> {
+        let mut times = Vec::with_capacity(2 * TYPICAL_RUNS);
+        for _ in 0..2 * TYPICAL_RUNS {
+            let start = Instant::now();
+            self.run()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(median(&times[TYPICAL_RUNS..]))
     }
 }
 

@@ -47,6 +47,8 @@ fn main() -> anyhow::Result<()> {
         "runtime" => runtime::run(&setup, &only),
         "scale" => scale::run(&setup, &only),
         "serving" => serving::run(&setup, &only),
+        // A child of `runtime`, since it matters where a process' memory happens to lie.
+        runtime::LIFE => runtime::life(&setup, &only),
         // A child of `serving`, so that its processor time is a process' own.
         serving::BARE => serving::bare(&setup, &only),
         "shim" => shim::run(&setup, &only),

@@ -4,11 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use wick_testing::onnx;
 
-use crate::direct::Input;
+use crate::direct::{Floor, Input};
 use crate::setup::Setup;
+
+/// What a model of 5 to 20 ms takes at least, and a little more: a machine is quicker at times.
+const LEAST_MS: f64 = 5.5;
+
+/// Most layers that a network is lengthened by until it takes that.
+const MOST_LAYERS: usize = 64;
+
+/// Most files of one request, for the same reason.
+const MOST_FILES: i64 = 32;
 
 /// Side of the picture that the convolution network takes.
 const PICTURE: u64 = 224;
@@ -17,22 +26,41 @@ const PICTURE: u64 = 224;
 const DENSE_WIDTH: u64 = 1024;
 const DENSE_LAYERS: usize = 12;
 
-/// A model of 5 to 20 ms on one core, with a picture of 600 KB as input.
-pub fn conv_model(setup: &Setup) -> anyhow::Result<PathBuf> {
+/// A model of 5 to 20 ms on one core, with a picture of 600 KB as input: as many layers as
+/// that takes on this machine.
+pub fn conv_model(setup: &Setup, floor: &Floor) -> anyhow::Result<PathBuf> {
     let path = setup.folder("models")?.join("conv.onnx");
-    if !path.exists() {
-        fs::write(&path, onnx::conv_net())?;
+    for more in 0..=MOST_LAYERS {
+        fs::write(&path, onnx::conv_net(more))?;
+        let took = floor.load(&path, 1, &conv_input())?.typical_ms()?;
+        if took >= LEAST_MS {
+            eprintln!("conv: {more} layers more than the least, {took:.1} ms");
+            return Ok(path);
+        }
     }
-    Ok(path)
+    bail!("{MOST_LAYERS} layers more take less than {LEAST_MS} ms")
 }
 
 pub fn conv_input() -> Input {
     picture()
 }
 
-/// Tokens as Magika takes them: bytes of a file, 256 for none.
-pub fn magika_input() -> Input {
-    Input::I32(vec![1, 2048], (0..2048).map(|i| (i * 7) % 256).collect())
+/// Tokens as Magika takes them for each of some files: bytes, 256 for none.
+pub fn magika_input(files: i64) -> Input {
+    let tokens = (0..files as i32 * 2048).map(|i| (i * 7) % 256);
+    Input::I32(vec![files, 2048], tokens.collect())
+}
+
+/// How many files make Magika a model of 5 to 20 ms on one core.
+pub fn magika_files(model: &Path, floor: &Floor) -> anyhow::Result<i64> {
+    for files in 1..=MOST_FILES {
+        let took = floor.load(model, 1, &magika_input(files))?.typical_ms()?;
+        if took >= LEAST_MS {
+            eprintln!("magika: {files} files, {took:.1} ms");
+            return Ok(files);
+        }
+    }
+    bail!("{MOST_FILES} files take less than {LEAST_MS} ms")
 }
 
 pub fn resnet_input() -> Input {
@@ -76,21 +104,28 @@ pub fn passthrough_default_threads(
 /// A model behind a handler that only forwards.
 pub fn relay(setup: &Setup, name: &str, model: &Path, threads: usize) -> anyhow::Result<PathBuf> {
     let shape = format!("[-1, 3, {PICTURE}, {PICTURE}]");
-    let io = relay_io(&shape, "[-1, -1]");
+    let io = relay_io(["x", "FP32", &shape], ["y", "[-1, -1]"]);
     package(setup, name, model, &format!("threads = {threads}\n"), Some(&io))
+}
+
+/// Magika behind a handler that only forwards: tokens of some files in, what they are out.
+pub fn magika_relay(setup: &Setup, model: &Path, threads: usize) -> anyhow::Result<PathBuf> {
+    let io = relay_io(["bytes", "INT32", "[-1, 2048]"], ["target_label", "[-1, -1]"]);
+    package(setup, "magika-relay", model, &format!("threads = {threads}\n"), Some(&io))
 }
 
 /// The smallest model behind a handler that only forwards.
 pub fn small_relay(setup: &Setup) -> anyhow::Result<PathBuf> {
     let model = setup.folder("models")?.join("small.onnx");
     fs::write(&model, onnx::dense(16, 1))?;
-    let io = relay_io("[-1, 16]", "[-1, 16]");
+    let io = relay_io(["x", "FP32", "[-1, 16]"], ["y", "[-1, 16]"]);
     package(setup, "small-relay", &model, "threads = 1\n", Some(&io))
 }
 
 /// Four floats behind a handler that only forwards.
 pub fn tiny_relay(setup: &Setup, model: &Path) -> anyhow::Result<PathBuf> {
-    package(setup, "tiny-handler", model, "threads = 1\n", Some(&relay_io("[1, 4]", "[1, 4]")))
+    let io = relay_io(["x", "FP32", "[1, 4]"], ["y", "[1, 4]"]);
+    package(setup, "tiny-handler", model, "threads = 1\n", Some(&io))
 }
 
 /// A model file without a handler, whose requests wait for a turn no longer than told.
@@ -142,11 +177,12 @@ pub fn filetype(setup: &Setup, threads: usize) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn relay_io(input: &str, output: &str) -> String {
+/// Name, datatype and shape of the input, name and shape of the output, which is FP32.
+fn relay_io([name, datatype, shape]: [&str; 3], [output, output_shape]: [&str; 2]) -> String {
     format!(
         "[handler]\ncomponent = \"handler.wasm\"\n\n\
-         [[input]]\nname = \"x\"\ndatatype = \"FP32\"\nshape = {input}\n\n\
-         [[output]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = {output}\n"
+         [[input]]\nname = \"{name}\"\ndatatype = \"{datatype}\"\nshape = {shape}\n\n\
+         [[output]]\nname = \"{output}\"\ndatatype = \"FP32\"\nshape = {output_shape}\n"
     )
 }
 

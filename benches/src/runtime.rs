@@ -8,6 +8,8 @@ pub mod load;
 mod overhead;
 mod throughput;
 
+pub use overhead::{LIFE, life};
+
 use std::process::Command;
 
 use crate::setup::Setup;

@@ -90,7 +90,8 @@ fn beside_peers(
         let cases = Case::of(question.protocols);
         let heading = match question.name {
             "large" => {
-                let mut floor = Turns::new(question.model.clone(), pace.slice)?;
+                let mut floor =
+                    Turns::new(question.model.clone(), question.input.shape()[0], pace.slice)?;
                 let results = rounds::run(&lineup, question, &cases, pace, || floor.take())?;
                 bars::large(&results, &floor, about)?;
                 parts.push(("A model of 5 to 20 ms (Magika)", results));

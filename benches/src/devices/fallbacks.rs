@@ -22,7 +22,7 @@ struct Case {
 
 pub(super) fn run(lab: &Lab<'_>) -> anyhow::Result<()> {
     let model = lab.setup.folder("fallbacks")?.join("net.onnx");
-    fs::write(&model, onnx::conv_net())?;
+    fs::write(&model, onnx::conv_net(0))?;
     let mut cases = Vec::new();
     for provider in PROVIDERS {
         cases.push(absent(lab, provider, &model)?);

@@ -7,14 +7,21 @@
 //! A fourth caller shows what the machine itself adds: the same bytes to and from a bare
 //! thread that runs the inference, without HTTP and without wick.
 //!
+//! The bars are of a real model, Magika: behind the handler that makes its tokens, and, on a
+//! machine where that takes less than 5 ms, with as many files as take longer behind a handler
+//! that forwards them. What 600 KB on their way through a socket add is beside it: most of that
+//! is the socket's.
+//!
 //! The direct caller never sleeps, so the client polls its socket: its own wake-up is
 //! no part of the server. The detail has the same figures for a client that sleeps,
 //! which add what the kernel needs to wake it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
 use crate::bar;
@@ -28,10 +35,18 @@ use crate::stats::{median, round};
 
 use super::load;
 
-/// Rounds, and inferences of each caller in a round. Rounds are short: a shared machine is
+/// What the child of one life is called on the command line.
+pub const LIFE: &str = "runtime-overhead-life";
+
+/// How often all callers start anew. Where the buffers of a session happen to lie makes an
+/// inference faster or slower by several percent for as long as its process lives, more than
+/// what is measured here.
+const LIVES: usize = 7;
+
+/// Rounds of a life, and inferences of each caller in a round. Rounds are short: a shared machine is
 /// slower by a tenth for seconds at a time, and a round in which it changes says nothing. The
 /// median of five has nothing of the first, whose caches hold another caller's weights.
-const ROUNDS: usize = 75;
+const ROUNDS: usize = 15;
 const PER_ROUND: usize = 5;
 
 /// Threads of one inference, the same for all callers. One, since the figure is
@@ -50,44 +65,74 @@ struct Case {
     bare: BareClient,
 }
 
-/// Medians of one case over all rounds, in milliseconds.
-struct Figures {
-    direct: f64,
-    passthrough_overhead: f64,
-    handler_overhead: f64,
-    /// What a bare thread behind a socket adds.
-    bare_overhead: f64,
-    /// The first two for a client that sleeps until the answer is there.
-    asleep: (f64, f64),
-}
+/// Medians of one case, in milliseconds, by their names in the report.
+type Figures = BTreeMap<String, f64>;
+
+const DIRECT: &str = "direct_ms";
+const PASSTHROUGH: &str = "passthrough_overhead_ms";
+const HANDLER: &str = "handler_overhead_ms";
+
+/// The cases, as the command line of a child has them.
+const FILE: &str = "magika, a file of 2 KB";
+const FILES: &str = "magika, tokens of several files";
+const PICTURE: &str = "convolutions, a picture of 600 KB";
 
 pub fn run(setup: &Setup) -> anyhow::Result<()> {
     let floor = Floor::new(&setup.onnxruntime)?;
-    let mut real = real_case(setup, &floor)?;
-    let real = measure(&mut real.1)?;
-    let mut image = image_case(setup, &floor)?;
-    let image = measure(&mut image.1)?;
-    // The bars take the worse of the two models.
-    let handler = real.handler_overhead.max(image.handler_overhead);
-    let ratio = real.ratio().max(image.ratio());
-    let passthrough = real.passthrough_overhead.max(image.passthrough_overhead);
+    let files = packages::magika_files(&setup.models.join("magika/model.onnx"), &floor)?;
+    let names: &[&str] = if files > 1 { &[FILE, FILES, PICTURE] } else { &[FILE, PICTURE] };
+    let mut cases = BTreeMap::new();
+    for name in names {
+        let figures = all_lives(name)?;
+        eprintln!("{name}: {}", json!(figures));
+        cases.insert(*name, figures);
+    }
     let detail = json!({
-        "threads": THREADS,
-        "rounds": ROUNDS,
-        "magika_8_kb_input": real.json(),
-        "conv_net_600_kb_input": image.json(),
+        "threads": THREADS, "lives": LIVES, "rounds": ROUNDS, "files": files, "cases": cases,
     });
-    bar::report("handler-overhead-ms", handler, "ms", detail.clone());
-    bar::report("handler-overhead-ratio", ratio, "ratio", detail.clone());
-    bar::report("passthrough-overhead-ms", passthrough, "ms", detail);
+    let real = || cases.iter().filter(|(name, _)| **name != PICTURE);
+    let most = |of: fn(&Figures) -> f64| real().map(|(_, case)| of(case)).fold(f64::MIN, f64::max);
+    let report = |bar, value, unit| bar::report(bar, value, unit, detail.clone());
+    report("handler-overhead-ms", most(|case| case[HANDLER]), "ms");
+    let ratio = |case: &Figures| (case[DIRECT] + case[HANDLER]) / case[DIRECT];
+    report("handler-overhead-ratio", most(ratio), "ratio");
+    report("passthrough-overhead-ms", most(|case| case[PASSTHROUGH]), "ms");
+    Ok(())
+}
+
+/// Medians over lives of a case.
+fn all_lives(name: &str) -> anyhow::Result<Figures> {
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..LIVES {
+        let output = Command::new(std::env::current_exe()?)
+            .args([LIFE, name])
+            .stderr(Stdio::inherit())
+            .output()?;
+        ensure!(output.status.success(), "{name}: {}", output.status);
+        let figures: Figures = serde_json::from_slice(&output.stdout)?;
+        figures.into_iter().for_each(|(name, value)| all.entry(name).or_default().push(value));
+    }
+    Ok(all.into_iter().map(|(name, values)| (name, round(median(&values)))).collect())
+}
+
+/// The child: measure one case, and tell its figures.
+pub fn life(setup: &Setup, args: &[String]) -> anyhow::Result<()> {
+    let floor = Floor::new(&setup.onnxruntime)?;
+    let model = setup.models.join("magika/model.onnx");
+    let (_server, mut case) = match args {
+        [name] if name == FILE => file_case(setup, &floor, &model)?,
+        [name] if name == FILES => files_case(setup, &floor, &model)?,
+        [name] if name == PICTURE => image_case(setup, &floor)?,
+        _ => bail!("no case {args:?}"),
+    };
+    println!("{}", json!(measure(&mut case)?));
     Ok(())
 }
 
 /// Magika: the filetype handler turns a file into 2048 tokens; the direct caller
 /// gets the tokens ready-made.
-fn real_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
-    let model = setup.models.join("magika/model.onnx");
-    let passthrough = packages::passthrough(setup, "magika-direct", &model, THREADS)?;
+fn file_case(setup: &Setup, floor: &Floor, model: &Path) -> anyhow::Result<(Server, Case)> {
+    let passthrough = packages::passthrough(setup, "magika-direct", model, THREADS)?;
     let handler = packages::filetype(setup, THREADS)?;
     let sample = setup.sample();
     let json = json!({
@@ -96,18 +141,28 @@ fn real_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
         "parameters": {"binary_data_output": true},
     });
     let handler_request = Prepared::infer("filetype", &json, &[sample]);
-    let tokens = packages::magika_input();
-    case(setup, floor, "magika", &model, &tokens, &passthrough, &handler, handler_request)
+    let tokens = packages::magika_input(1);
+    case(setup, floor, FILE, model, &tokens, &passthrough, &handler, handler_request)
+}
+
+/// Magika with the tokens of several files, forwarded by a handler.
+fn files_case(setup: &Setup, floor: &Floor, model: &Path) -> anyhow::Result<(Server, Case)> {
+    let files = packages::magika_files(model, floor)?;
+    let passthrough = packages::passthrough(setup, "magika-files", model, THREADS)?;
+    let handler = packages::magika_relay(setup, model, THREADS)?;
+    let tokens = packages::magika_input(files);
+    let request = load::request_named("magika-relay", &tokens, "bytes");
+    case(setup, floor, FILES, model, &tokens, &passthrough, &handler, request)
 }
 
 /// A convolution network with a picture as input, forwarded by a handler.
 fn image_case(setup: &Setup, floor: &Floor) -> anyhow::Result<(Server, Case)> {
-    let model = packages::conv_model(setup)?;
+    let model = packages::conv_model(setup, floor)?;
     let passthrough = packages::passthrough(setup, "conv-direct", &model, THREADS)?;
     let handler = packages::relay(setup, "conv-relay", &model, THREADS)?;
     let input = packages::conv_input();
     let request = load::request("conv-relay", &input);
-    case(setup, floor, "conv", &model, &input, &passthrough, &handler, request)
+    case(setup, floor, PICTURE, &model, &input, &passthrough, &handler, request)
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is one part of the comparison")]
@@ -163,15 +218,19 @@ fn measure(case: &mut Case) -> anyhow::Result<Figures> {
             bare.push(behind_a_socket - floor);
         }
     }
-    let figures = Figures {
-        direct: median(&direct),
-        passthrough_overhead: median(&polling[0]),
-        handler_overhead: median(&polling[1]),
-        bare_overhead: median(&bare),
-        asleep: (median(&asleep[0]), median(&asleep[1])),
-    };
-    eprintln!("{}: {}", case.name, figures.json());
-    Ok(figures)
+    let [passthrough, handler] = polling.map(|overheads| median(&overheads));
+    let [asleep_passthrough, asleep_handler] = asleep.map(|overheads| median(&overheads));
+    let figures = [
+        (DIRECT, median(&direct)),
+        (PASSTHROUGH, passthrough),
+        (HANDLER, handler),
+        // What a bare thread behind a socket adds.
+        ("bare_socket_overhead_ms", median(&bare)),
+        // For a client that sleeps until the answer is there.
+        ("client_asleep_passthrough_overhead_ms", asleep_passthrough),
+        ("client_asleep_handler_overhead_ms", asleep_handler),
+    ];
+    Ok(figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// A fast wrong answer would be no result.
@@ -199,21 +258,4 @@ fn times(mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     Ok(median(&times))
-}
-
-impl Figures {
-    fn ratio(&self) -> f64 {
-        (self.direct + self.handler_overhead) / self.direct
-    }
-
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "direct_ms": round(self.direct),
-            "passthrough_overhead_ms": round(self.passthrough_overhead),
-            "handler_overhead_ms": round(self.handler_overhead),
-            "bare_socket_overhead_ms": round(self.bare_overhead),
-            "client_asleep_passthrough_overhead_ms": round(self.asleep.0),
-            "client_asleep_handler_overhead_ms": round(self.asleep.1),
-        })
-    }
 }

@@ -44,15 +44,13 @@ struct Rates {
 
 pub fn run(setup: &Setup) -> anyhow::Result<()> {
     let floor = Floor::new(&setup.onnxruntime)?;
-    let magika = Case {
-        name: "magika",
-        model: setup.models.join("magika/model.onnx"),
-        input: packages::magika_input(),
-        input_name: "bytes",
-    };
+    let model = setup.models.join("magika/model.onnx");
+    let files = packages::magika_files(&model, &floor)?;
+    let magika =
+        Case { name: "magika", model, input: packages::magika_input(files), input_name: "bytes" };
     let conv = Case {
         name: "conv",
-        model: packages::conv_model(setup)?,
+        model: packages::conv_model(setup, &floor)?,
         input: packages::conv_input(),
         input_name: "x",
     };
@@ -61,7 +59,8 @@ pub fn run(setup: &Setup) -> anyhow::Result<()> {
     // through the loopback, on the cores that are measured.
     let detail = json!({
         "concurrency": CONCURRENCY,
-        "magika_8_kb_input": magika.json(),
+        "magika_files": files,
+        "magika_8_kb_a_file": magika.json(),
         "conv_net_600_kb_input": conv.json(),
     });
     bar::report("throughput-vs-ort", magika.ratio(), "ratio", detail);

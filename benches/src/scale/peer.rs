@@ -163,7 +163,7 @@ fn deployment(script: &Path, folder: &Path, folders: &[PathBuf]) -> Value {
 
 /// What is asked, as JSON.
 fn body() -> Vec<u8> {
-    let Input::I32(shape, values) = packages::magika_input() else { return Vec::new() };
+    let Input::I32(shape, values) = packages::magika_input(1) else { return Vec::new() };
     let input = json!({"name": "bytes", "datatype": "INT32", "shape": shape, "data": values});
     json!({"inputs": [input]}).to_string().into_bytes()
 }

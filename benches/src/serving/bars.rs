@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::bar;
+use crate::stats::round;
 
 use super::lineup::{PYTHON, TRITON, WICK};
 use super::ort::Turns;
@@ -26,8 +27,14 @@ pub fn tiny(results: &Results, about: &Value) -> anyhow::Result<()> {
 }
 
 pub fn large(results: &Results, floor: &Turns, about: &Value) -> anyhow::Result<()> {
+    // No server that runs one inference at a time on a core makes more of it.
+    let bare = |case: &Case, servers: &Servers| {
+        Some(floor.per_second(case.concurrency) / best(servers, &PYTHON)?)
+    };
+    let bare = results.iter().filter_map(|(case, servers)| bare(case, servers));
     let detail = json!({
-        "machine": about, "cases": detail(results), "bare_onnxruntime": floor.detail(),
+        "machine": about, "files": floor.files, "cases": detail(results), "bare_onnxruntime": floor.detail(),
+        "bare_onnxruntime_vs_python": bare.reduce(f64::min).map(round),
     });
     let ratio = |name, value: f64| bar::report(name, value, "ratio", detail.clone());
     ratio("large-vs-python", least(results, |servers| over(servers, &PYTHON))?);
@@ -52,8 +59,12 @@ pub fn json(results: &Results, about: &Value) -> anyhow::Result<()> {
 
 /// wick's throughput over the best of some others'.
 fn over(servers: &Servers, others: &[&str]) -> Option<f64> {
-    let rates = others.iter().filter_map(|name| Some(servers.get(name)?.per_second));
-    Some(servers.get(WICK)?.per_second / rates.reduce(f64::max)?)
+    Some(servers.get(WICK)?.per_second / best(servers, others)?)
+}
+
+/// Requests a second of the best of some servers.
+fn best(servers: &Servers, names: &[&str]) -> Option<f64> {
+    names.iter().filter_map(|name| Some(servers.get(name)?.per_second)).reduce(f64::max)
 }
 
 fn p99_over_best(servers: &Servers) -> Option<f64> {

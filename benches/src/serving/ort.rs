@@ -25,6 +25,7 @@ type Layout = (usize, usize);
 /// Turns of the floor in each of its layouts.
 pub struct Turns {
     model: PathBuf,
+    pub files: i64,
     slice: Duration,
     by_layout: BTreeMap<Layout, Vec<Turn>>,
 }
@@ -38,19 +39,21 @@ struct Turn {
 // === impl Turns ===
 
 impl Turns {
-    pub fn new(model: PathBuf, slice: Duration) -> anyhow::Result<Self> {
+    /// Of Magika, with so many files in a request.
+    pub fn new(model: PathBuf, files: i64, slice: Duration) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism()?.get();
         // One inference at a time; one on each core; one on all cores.
         let layouts = [(1, 1), (cores, 1), (1, cores)];
         let by_layout = layouts.map(|layout| (layout, Vec::new())).into();
-        Ok(Self { model, slice, by_layout })
+        Ok(Self { model, files, slice, by_layout })
     }
 
     /// One turn of each layout.
     pub fn take(&mut self) -> anyhow::Result<()> {
         for (layout, turns) in &mut self.by_layout {
             let mut child = Command::new(std::env::current_exe()?);
-            child.arg(BARE).arg(&self.model).args([layout.0.to_string(), layout.1.to_string()]);
+            child.arg(BARE).arg(&self.model).arg(self.files.to_string());
+            child.args([layout.0.to_string(), layout.1.to_string()]);
             let output = child.arg(self.slice.as_millis().to_string()).output()?;
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "bare ONNX Runtime: {said}");
@@ -64,6 +67,14 @@ impl Turns {
     /// Inferences a second in the layout that is fastest.
     pub fn best_per_second(&self) -> f64 {
         self.by_layout.values().map(|turns| middle(turns, |t| t.per_second)).fold(0.0, f64::max)
+    }
+
+    /// Inferences a second: one at a time, or in the layout that is fastest.
+    pub fn per_second(&self, concurrency: usize) -> f64 {
+        match self.by_layout.get(&(1, 1)) {
+            Some(turns) if concurrency == 1 => middle(turns, |turn| turn.per_second),
+            _ => self.best_per_second(),
+        }
     }
 
     /// Processor time of an inference, with one inference at a time or one on each core: cores
@@ -95,13 +106,14 @@ fn middle(turns: &[Turn], value: fn(&Turn) -> f64) -> f64 {
 
 /// The child: run the larger model and tell what it cost.
 pub fn bare(setup: &Setup, args: &[String]) -> anyhow::Result<()> {
-    let [model, sessions, threads, millis] = args else { anyhow::bail!("four arguments") };
+    let [model, files, sessions, threads, millis] = args else { anyhow::bail!("five arguments") };
+    let input = packages::magika_input(files.parse()?);
     let (sessions, threads): (usize, usize) = (sessions.parse()?, threads.parse()?);
     let time = Duration::from_millis(millis.parse()?);
     let floor = Floor::new(&setup.onnxruntime)?;
     let mut loaded = Vec::new();
     for _ in 0..sessions {
-        let mut direct = floor.load(model.as_ref(), threads, &packages::magika_input())?;
+        let mut direct = floor.load(model.as_ref(), threads, &input)?;
         direct.run()?;
         loaded.push(direct);
     }
